@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/types.hpp"
+
+#include <vector>
+
+namespace qnext {
+
+/// The borders between the documents of one microbatch, whose tokens lie in one row of length T.
+/// No layer ever looks across a border. A rank that holds a piece of a longer document says so:
+/// its first or last document then continues on the neighbour, and states travel.
+struct Documents {
+  Tensor<const int, 1> begin;     // (N + 1)  document n owns the tokens begin(n) ... begin(n+1) - 1
+  Tensor<const int, 1> position;  // (T)      place of a token in its document: RoPE, labels
+  Tensor<const int, 1> document;  // (T)      which document a token belongs to
+  int count = 0;                  // N
+  int longest = 0;                // tokens of the longest document
+  int sequences = 1;              // rows of the deck's `sequence` tokens that make up the T tokens
+  bool first_continues = false;   // from the left neighbour
+  bool last_continues = false;    // on the right neighbour
+};
+
+/// Documents of the given lengths, none of them zero, one after the other. `first_position` (N, or
+/// empty: all zero) is where each of them starts: a decoded document goes on at its own length.
+Documents make_documents(const std::vector<int>& lengths, int sequences = 1,
+                         const std::vector<int>& first_position = {});
+
+/// Upper bounds that sizes of activations are planned with.
+struct MicrobatchShape {
+  int tokens = 0;     // T
+  int documents = 0;  // N, at most
+  int sequences = 1;  // rows
+};
+
+}  // namespace qnext

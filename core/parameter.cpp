@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/parameter.hpp"
+
+#include "core/random.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qnext {
+namespace {
+
+// 256 bytes of the widest type, so that no vector load of a row crosses into the next one.
+constexpr std::int64_t padding = 64;
+
+std::int64_t product(const std::array<std::int64_t, 4>& extent) {
+  return extent[0] * extent[1] * extent[2] * extent[3];
+}
+
+double initial_number(const Init& init, std::uint64_t key, std::uint64_t i) {
+  switch (init.kind) {
+    case Init::Kind::zeros:
+      return 0.0;
+    case Init::Kind::ones:
+      return 1.0;
+    case Init::Kind::normal:
+      return init.scale * random_normal(key, i);
+    case Init::Kind::uniform:
+      return init.scale * (2.0 * random_uniform(key, i) - 1.0);
+    case Init::Kind::log_uniform:
+      return std::log(std::max(1e-6, init.scale * random_uniform(key, i)));
+  }
+  return 0.0;
+}
+
+// Walks the boxes of a shard: place(i) in the memory of this rank <- place(j) in the global tensor.
+template <class Visit>
+void for_each_element(const Shard& shard, const Visit& visit) {
+  const auto& global = shard.global_extent;
+  std::int64_t local = 0;
+  for (const Box& box : shard.boxes) {
+    for (std::int64_t a = 0; a < box.extent[0]; ++a) {
+      for (std::int64_t b = 0; b < box.extent[1]; ++b) {
+        for (std::int64_t c = 0; c < box.extent[2]; ++c) {
+          const std::int64_t row =
+              ((box.offset[0] + a) * global[1] + box.offset[1] + b) * global[2] + box.offset[2] + c;
+          for (std::int64_t d = 0; d < box.extent[3]; ++d) {
+            visit(local++, row * global[3] + box.offset[3] + d);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void initialise_row(const ParameterTable& table, const Parameter& row, std::uint64_t seed) {
+  const auto values = table.values<T>(row);
+  const auto host = Kokkos::create_mirror_view(values);
+  const std::uint64_t key = random_key(seed, row.name);
+  if (row.shard.boxes.size() == 1 && row.elements() == row.shard.global_elements()) {
+    Kokkos::parallel_for(
+        "parameter::initialise",
+        Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, row.elements()),
+        [&](std::int64_t i) { host(i) = T(initial_number(row.init, key, i)); });
+    Kokkos::fence();
+  } else {
+    for_each_element(row.shard, [&](std::int64_t local, std::int64_t global) {
+      host(local) = T(initial_number(row.init, key, global));
+    });
+  }
+  Kokkos::deep_copy(values, host);
+}
+
+}  // namespace
+
+Shard Shard::whole(const std::vector<std::int64_t>& extents) {
+  Shard shard;
+  shard.rank = static_cast<int>(extents.size());
+  std::copy(extents.begin(), extents.end(), shard.global_extent.begin());
+  shard.boxes.push_back({{}, shard.global_extent});
+  return shard;
+}
+
+std::array<std::int64_t, 4> Shard::local_extent() const {
+  auto extent = boxes.front().extent;
+  extent[0] = 0;
+  for (const Box& box : boxes) {
+    extent[0] += box.extent[0];
+  }
+  return extent;
+}
+
+std::int64_t Shard::local_elements() const { return product(local_extent()); }
+std::int64_t Shard::global_elements() const { return product(global_extent); }
+
+void ParameterTable::append(Parameter parameter, Bind bind) {
+  require(find(parameter.name) == nullptr, parameter.name + " is registered twice");
+  rows_.push_back(std::move(parameter));
+  binds_.push_back(std::move(bind));
+  Parameter& row = rows_.back();
+  if (!row.alias_of.empty()) {
+    const Parameter* const original = find(row.alias_of);
+    require(original != nullptr && original->type == row.type,
+            row.name + ": is an alias of " + row.alias_of + ", which is not there in that type");
+    row.group = original->group;
+    row.begin = original->begin;
+    return;
+  }
+  for (row.group = 0; row.group < static_cast<int>(groups_.size()); ++row.group) {
+    const Group& group = groups_[row.group];
+    if (group.type == row.type && group.reduce_over == row.reduce_over) {
+      break;
+    }
+  }
+  if (row.group == static_cast<int>(groups_.size())) {
+    groups_.push_back({row.type, row.reduce_over, 0, {}, {}});
+  }
+  Group& group = groups_[row.group];
+  row.begin = group.elements;
+  group.elements += (row.elements() + padding - 1) / padding * padding;
+}
+
+void ParameterTable::lay_out(bool with_gradients) {
+  for (Group& group : groups_) {
+    group.values = Tensor<std::byte, 1>("parameter values", group.elements * size_of(group.type));
+    if (with_gradients) {
+      group.gradients = Tensor<std::byte, 1>("parameter gradients",
+                                             group.elements * size_of(accum_of(group.type)));
+    }
+  }
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    const Parameter& row = rows_[i];
+    const Group& group = groups_[row.group];
+    std::byte* const grad =
+        with_gradients ? group.gradients.data() + row.begin * size_of(accum_of(row.type)) : nullptr;
+    binds_[i](group.values.data() + row.begin * size_of(row.type), grad);
+  }
+}
+
+void ParameterTable::zero_gradients(const Exec& exec) const {
+  for (const Group& group : groups_) {
+    Kokkos::deep_copy(exec, group.gradients, std::byte{0});
+  }
+}
+
+const Parameter* ParameterTable::find(std::string_view name) const {
+  const auto it = std::find_if(rows_.begin(), rows_.end(),
+                               [&](const Parameter& row) { return row.name == name; });
+  return it == rows_.end() ? nullptr : &*it;
+}
+
+std::int64_t ParameterTable::local_elements() const {
+  std::int64_t sum = 0;
+  for (const Parameter& row : rows_) {
+    sum += row.alias_of.empty() ? row.elements() : 0;
+  }
+  return sum;
+}
+
+std::int64_t ParameterTable::global_elements() const {
+  std::int64_t sum = 0;
+  for (const Parameter& row : rows_) {
+    sum += row.alias_of.empty() ? row.shard.global_elements() : 0;
+  }
+  return sum;
+}
+
+void initialise(const ParameterTable& table, std::uint64_t seed) {
+  for (const Parameter& row : table.rows()) {
+    if (!row.alias_of.empty()) {
+      continue;
+    }
+    switch (row.type) {
+      case DataType::bf16:
+        initialise_row<bf16>(table, row, seed);
+        break;
+      case DataType::float32:
+        initialise_row<float>(table, row, seed);
+        break;
+      case DataType::float64:
+        initialise_row<double>(table, row, seed);
+        break;
+    }
+  }
+}
+
+}  // namespace qnext

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/require.hpp"
+#include "core/types.hpp"
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qnext {
+
+/// One box of a global tensor, in elements.
+struct Box {
+  std::array<std::int64_t, 4> offset{};
+  std::array<std::int64_t, 4> extent{1, 1, 1, 1};
+
+  std::int64_t elements() const { return extent[0] * extent[1] * extent[2] * extent[3]; }
+};
+
+/// What this rank holds of a global tensor: one box, or several (the channels of q, k and v in the
+/// convolution), stacked along the first extent. Plain arithmetic: no communicator in here.
+struct Shard {
+  int rank = 1;  // how many extents the tensor has
+  std::array<std::int64_t, 4> global_extent{1, 1, 1, 1};
+  std::vector<Box> boxes;
+
+  /// All of a tensor.
+  static Shard whole(const std::vector<std::int64_t>& extents);
+
+  /// Of the memory of this rank.
+  std::array<std::int64_t, 4> local_extent() const;
+  std::int64_t local_elements() const;
+  std::int64_t global_elements() const;
+};
+
+enum class Decay : bool { no, yes };
+
+/// How a parameter starts. `scale` is the deviation of `normal`, the half width of `uniform` and the
+/// upper end of `log_uniform`, which is the logarithm of a uniform number above 1e-6.
+struct Init {
+  enum class Kind { zeros, ones, normal, uniform, log_uniform };
+  Kind kind = Kind::zeros;
+  double scale = 0.0;
+
+  static Init zeros() { return {Kind::zeros, 0.0}; }
+  static Init ones() { return {Kind::ones, 0.0}; }
+  static Init normal(double deviation) { return {Kind::normal, deviation}; }
+  static Init uniform(double half_width) { return {Kind::uniform, half_width}; }
+  static Init log_uniform(double highest) { return {Kind::log_uniform, highest}; }
+};
+
+/// Over which ranks the gradient is summed: dense weights over data and context, experts over what
+/// is left of these beside the expert degree, replicated per-head norms over tensor ranks as well.
+enum class ReduceOver { data, data_beside_experts, data_and_tensor };
+
+/// One trainable tensor. A layer registers it once; initialisation, gradient reduction, the
+/// gradient norm, the optimizer, the checkpoint and the importer walk the table and never name a
+/// layer.
+struct Parameter {
+  std::string name;  // as in the released file: "model.layers.3.linear_attn.out_proj.weight"
+  Shard shard;       // rows in the order of the released file
+  Init init;
+  Decay decay = Decay::yes;
+  ReduceOver reduce_over = ReduceOver::data;
+  bool owner = true;     // counts here in norms and files; false on the other replicas
+  std::string alias_of;  // a tied head names the embedding and has no memory of its own
+  bool zero_centred_norm = false;  // decays only where the deck says `decay_norms`
+
+  // Filled by the table.
+  DataType type = DataType::float32;  // A_log, dt_bias, norms and router are float32 in a bf16 model
+  int group = -1;                     // index into ParameterTable::groups()
+  std::int64_t begin = 0;             // first element in the flat buffers of that group
+
+  std::int64_t elements() const { return shard.local_elements(); }
+};
+
+/// The same memory with its shape: what a layer computes with. Valid once the table is laid out.
+/// It stays where it is: the table remembers its address.
+template <class T, int Rank>
+struct Weight {
+  Tensor<const T, Rank> value;
+  Tensor<Accum<T>, Rank> grad;
+
+  Weight() = default;
+  Weight(const Weight&) = delete;
+  Weight& operator=(const Weight&) = delete;
+};
+
+class ParameterTable {
+ public:
+  /// The flat buffers of all parameters of one data type that are reduced over the same ranks, in
+  /// table order, so that buckets and optimizer shards are plain ranges.
+  struct Group {
+    DataType type;
+    ReduceOver reduce_over;
+    std::int64_t elements = 0;         // padding included; the padding is zero
+    Tensor<std::byte, 1> values;       // elements of `type`
+    Tensor<std::byte, 1> gradients;    // elements of accum_of(type)
+  };
+
+  ParameterTable() = default;
+  ParameterTable(const ParameterTable&) = delete;
+  ParameterTable& operator=(const ParameterTable&) = delete;
+
+  /// `weight` is filled by lay_out.
+  template <class T, int Rank>
+  void add(Parameter parameter, Weight<T, Rank>& weight) {
+    require(parameter.shard.rank == Rank, parameter.name + ": rank of shard and weight differ");
+    parameter.type = data_type_of<T>();
+    const auto extent = parameter.shard.local_extent();
+    append(std::move(parameter), [&weight, extent](void* value, void* grad) {
+      weight.value = shaped<const T, Rank>(value, extent);
+      weight.grad = shaped<Accum<T>, Rank>(grad, extent);
+    });
+  }
+
+  /// Allocates the flat buffers and fills every weight. Values and gradients start as zero. Without
+  /// gradients (decoding, evaluation) these have no memory.
+  void lay_out(bool with_gradients = true);
+
+  void zero_gradients(const Exec& exec) const;
+
+  const std::deque<Parameter>& rows() const { return rows_; }
+  const std::vector<Group>& groups() const { return groups_; }
+
+  /// The row of that name, or null.
+  const Parameter* find(std::string_view name) const;
+
+  /// The memory of one row. T is the type of the row, Real its Accum.
+  template <class T>
+  Tensor<T, 1> values(const Parameter& row) const {
+    require(row.type == data_type_of<T>(), row.name + ": asked for as another type");
+    const auto& buffer = groups_[row.group].values;
+    return Tensor<T, 1>(reinterpret_cast<T*>(buffer.data()) + row.begin, row.elements());
+  }
+  template <class Real>
+  Tensor<Real, 1> gradients(const Parameter& row) const {
+    require(accum_of(row.type) == data_type_of<Real>(), row.name + ": asked for as another type");
+    const auto& buffer = groups_[row.group].gradients;
+    return Tensor<Real, 1>(reinterpret_cast<Real*>(buffer.data()) + row.begin, row.elements());
+  }
+
+  /// Trainable numbers of this rank / of the whole model; an alias counts once.
+  std::int64_t local_elements() const;
+  std::int64_t global_elements() const;
+
+ private:
+  using Bind = std::function<void(void* value, void* grad)>;
+
+  template <class T, int Rank>
+  static Tensor<T, Rank> shaped(void* address, const std::array<std::int64_t, 4>& extent) {
+    T* const data = static_cast<T*>(address);
+    if constexpr (Rank == 1) {
+      return Tensor<T, 1>(data, extent[0]);
+    } else if constexpr (Rank == 2) {
+      return Tensor<T, 2>(data, extent[0], extent[1]);
+    } else if constexpr (Rank == 3) {
+      return Tensor<T, 3>(data, extent[0], extent[1], extent[2]);
+    } else {
+      return Tensor<T, 4>(data, extent[0], extent[1], extent[2], extent[3]);
+    }
+  }
+
+  void append(Parameter parameter, Bind bind);
+
+  std::deque<Parameter> rows_;
+  std::deque<Bind> binds_;
+  std::vector<Group> groups_;
+};
+
+/// Fills every parameter by its rule. A number depends on the seed, the name and the place in the
+/// global tensor, never on the layout.
+void initialise(const ParameterTable& table, std::uint64_t seed);
+
+}  // namespace qnext
