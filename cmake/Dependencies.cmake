@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every library that qnext uses, found in one place. What a module, Spack or <Package>_ROOT offers
+# comes first; for Kokkos the prefix that scripts/build_kokkos made comes second. A library that is
+# missing ends the configuration with the sentence that fixes it.
+
+# qnext_require(HDF5 "apt-get install libhdf5-dev" COMPONENTS C)
+macro(qnext_require package remedy)
+  find_package(${package} QUIET ${ARGN})
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR "${package} was not found. On Debian: ${remedy}. Elsewhere: load its module "
+                        "or set ${package}_ROOT to the folder where it is installed.")
+  endif()
+endmacro()
+
+# qnext_header_and_library(xxhash xxhash.h xxhash "apt-get install libxxhash-dev") makes xxhash::xxhash
+# for a library without a usable package file.
+function(qnext_header_and_library package header library remedy)
+  set(roots "${${package}_ROOT}" "$ENV{${package}_ROOT}")
+  find_path(${package}_INCLUDE_DIR ${header} HINTS ${roots} PATH_SUFFIXES include)
+  find_library(${package}_LIBRARY ${library} HINTS ${roots} PATH_SUFFIXES lib lib64)
+  mark_as_advanced(${package}_INCLUDE_DIR ${package}_LIBRARY)
+  if(NOT ${package}_INCLUDE_DIR OR NOT ${package}_LIBRARY)
+    message(FATAL_ERROR "${package} was not found (${header} and lib${library}). On Debian: ${remedy}. Elsewhere: "
+                        "load its module or set ${package}_ROOT to the folder where it is installed.")
+  endif()
+  if(NOT TARGET ${package}::${library})
+    add_library(${package}::${library} UNKNOWN IMPORTED GLOBAL)
+    set_target_properties(${package}::${library} PROPERTIES IMPORTED_LOCATION "${${package}_LIBRARY}"
+                          INTERFACE_INCLUDE_DIRECTORIES "${${package}_INCLUDE_DIR}")
+  endif()
+endfunction()
+
+# --- Kokkos and Kokkos Kernels -------------------------------------------------------------------
+
+if(NOT DEFINED qnext_prefix_name)
+  string(TOLOWER "${QNEXT_BACKEND}" qnext_prefix_name)
+  if(QNEXT_BACKEND STREQUAL "SERIAL" AND CMAKE_BUILD_TYPE STREQUAL "Debug")
+    set(qnext_prefix_name debug)  # the same backend with bounds checks
+  endif()
+endif()
+if(DEFINED ENV{QNEXT_CACHE})
+  set(qnext_cache "$ENV{QNEXT_CACHE}")
+elseif(DEFINED ENV{XDG_CACHE_HOME})
+  set(qnext_cache "$ENV{XDG_CACHE_HOME}/qnext")
+else()
+  set(qnext_cache "$ENV{HOME}/.cache/qnext")
+endif()
+set(QNEXT_KOKKOS_PREFIX "${qnext_cache}/kokkos/${qnext_prefix_name}" CACHE PATH
+    "Where Kokkos and Kokkos Kernels are looked for when the environment offers none")
+mark_as_advanced(QNEXT_KOKKOS_PREFIX)
+
+foreach(package IN ITEMS Kokkos KokkosKernels)
+  find_package(${package} QUIET)
+  if(NOT ${package}_FOUND)
+    find_package(${package} QUIET PATHS "${QNEXT_KOKKOS_PREFIX}" NO_DEFAULT_PATH)
+  endif()
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR "${package} with the backend ${QNEXT_BACKEND} was not found. Run "
+                        "'scripts/build_kokkos ${qnext_prefix_name}' (Debian; minutes, once), or load a module, or set "
+                        "${package}_ROOT to the folder where it is installed.")
+  endif()
+endforeach()
+
+if(Kokkos_VERSION VERSION_LESS 3.4)
+  message(FATAL_ERROR "Kokkos ${Kokkos_VERSION} in ${Kokkos_DIR} is too old, 3.4 or newer is wanted. Set "
+                      "Kokkos_ROOT to a newer one or run 'scripts/build_kokkos ${qnext_prefix_name}'.")
+endif()
+if(NOT QNEXT_BACKEND IN_LIST Kokkos_DEVICES)
+  message(FATAL_ERROR "Kokkos in ${Kokkos_DIR} has the backends ${Kokkos_DEVICES}, wanted is ${QNEXT_BACKEND}. Set "
+                      "Kokkos_ROOT to one that has it (for instance ${QNEXT_KOKKOS_PREFIX}, which "
+                      "'scripts/build_kokkos ${qnext_prefix_name}' makes).")
+endif()
+message(STATUS "Kokkos ${Kokkos_VERSION} (${Kokkos_DEVICES}): ${Kokkos_DIR}")
+
+# --- What multiplies matrices, behind core/matmul ------------------------------------------------
+
+set(QNEXT_MATRIX_LIBRARIES Kokkos::kokkoskernels)
+set(QNEXT_MATRIX_DEFINITIONS "")
+if(QNEXT_BACKEND MATCHES "^(SERIAL|OPENMP)$")
+  # oneDNN's own package file wants OpenCL, which nothing here uses: header and library are enough.
+  qnext_header_and_library(DNNL dnnl.hpp dnnl "apt-get install libdnnl-dev")
+  list(APPEND QNEXT_MATRIX_LIBRARIES DNNL::dnnl)
+elseif(QNEXT_BACKEND STREQUAL "CUDA")
+  qnext_require(CUDAToolkit "install the CUDA toolkit and put nvcc on PATH")
+  list(APPEND QNEXT_MATRIX_LIBRARIES CUDA::cublas CUDA::cublasLt)
+elseif(QNEXT_BACKEND STREQUAL "HIP")
+  # Debian 12 has no rocBLAS: without it products run on the tiled Kokkos fallback.
+  find_package(rocblas QUIET)
+  if(rocblas_FOUND)
+    list(APPEND QNEXT_MATRIX_LIBRARIES roc::rocblas)
+    list(APPEND QNEXT_MATRIX_DEFINITIONS QNEXT_ROCBLAS)
+  endif()
+else()
+  message(FATAL_ERROR "QNEXT_BACKEND=${QNEXT_BACKEND}: wanted is SERIAL, OPENMP, CUDA or HIP.")
+endif()
+
+# --- Files, decks, command line ------------------------------------------------------------------
+
+qnext_require(Threads "apt-get install libc6-dev")
+qnext_require(fmt "apt-get install libfmt-dev")
+qnext_require(HDF5 "apt-get install libhdf5-dev" COMPONENTS C)
+qnext_require(yaml-cpp "apt-get install libyaml-cpp-dev")
+qnext_require(nlohmann_json "apt-get install nlohmann-json3-dev")
+qnext_require(CLI11 "apt-get install libcli11-dev")
+
+qnext_header_and_library(xxhash xxhash.h xxhash "apt-get install libxxhash-dev")
+# yaml-cpp calls its target yaml-cpp up to 0.7 and yaml-cpp::yaml-cpp from 0.8.
+if(NOT TARGET yaml-cpp::yaml-cpp)
+  add_library(yaml-cpp::yaml-cpp INTERFACE IMPORTED)
+  target_link_libraries(yaml-cpp::yaml-cpp INTERFACE yaml-cpp)
+endif()
+
+if(QNEXT_BUILD_TESTS)
+  qnext_require(GTest "apt-get install libgtest-dev")
+endif()
+
+# Golden models, texts and programs to compare with; tests that read them are left out without.
+if(DEFINED ENV{QNEXT_SHARED})
+  set(qnext_shared "$ENV{QNEXT_SHARED}")
+else()
+  cmake_path(SET qnext_shared NORMALIZE "${PROJECT_SOURCE_DIR}/../shared")
+endif()
+set(QNEXT_SHARED "${qnext_shared}" CACHE PATH "Folder of golden data; may be absent")

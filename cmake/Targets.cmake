@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# --- Flags ---------------------------------------------------------------------------------------
+
+include(CheckCXXCompilerFlag)
+
+# No flag here changes the value of an operation. Fused multiply-add is the compiler's default for
+# C++; it is spelled out because bitwise comparisons depend on it.
+set(QNEXT_COMPILE_OPTIONS -Wall -Wextra)
+if(QNEXT_BACKEND MATCHES "^(SERIAL|OPENMP)$")
+  list(APPEND QNEXT_COMPILE_OPTIONS -fno-math-errno -fno-trapping-math -ffp-contract=fast)
+  if(QNEXT_NATIVE)
+    foreach(flag IN ITEMS -march=native -mprefer-vector-width=512)
+      string(MAKE_C_IDENTIFIER "QNEXT_ACCEPTS${flag}" accepts)
+      check_cxx_compiler_flag(${flag} ${accepts})
+      if(${accepts})
+        list(APPEND QNEXT_COMPILE_OPTIONS ${flag})
+      endif()
+    endforeach()
+  endif()
+endif()
+set(QNEXT_LINK_OPTIONS "")
+if(QNEXT_SANITIZE)
+  set(qnext_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined)
+  list(APPEND QNEXT_COMPILE_OPTIONS ${qnext_sanitizers} -fno-omit-frame-pointer)
+  list(APPEND QNEXT_LINK_OPTIONS ${qnext_sanitizers})
+endif()
+
+# A Debug build is there to be run under the sanitizers, so it has to be quick enough for the tests.
+if(CMAKE_CXX_FLAGS_DEBUG STREQUAL "-g")
+  set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
+endif()
+# assert() is off in Release by NDEBUG, and so is KOKKOS_ASSERT.
+if(CMAKE_CXX_FLAGS_RELEASE STREQUAL "")
+  set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
+endif()
+
+# --- Libraries -----------------------------------------------------------------------------------
+
+# qnext_library(layers SOURCES a.cpp b.cpp PUBLIC qnext::core PRIVATE HDF5::HDF5)
+# Sources are listed by hand: a file that nobody lists is a file that nobody reviewed.
+function(qnext_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;PUBLIC;PRIVATE;DEFINITIONS" ${ARGN})
+  if(arg_SOURCES)
+    add_library(qnext_${name} STATIC ${arg_SOURCES})
+    set(scope PUBLIC)
+    target_compile_options(qnext_${name} PRIVATE ${QNEXT_COMPILE_OPTIONS})
+    target_compile_definitions(qnext_${name} PRIVATE ${arg_DEFINITIONS})
+    target_link_options(qnext_${name} PUBLIC $<BUILD_INTERFACE:${QNEXT_LINK_OPTIONS}>)
+    target_link_libraries(qnext_${name} PRIVATE ${arg_PRIVATE})
+  else()
+    add_library(qnext_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  add_library(qnext::${name} ALIAS qnext_${name})
+  set_target_properties(qnext_${name} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
+  target_include_directories(
+    qnext_${name} ${scope} $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                           $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/qnext>)
+  target_compile_features(qnext_${name} ${scope} cxx_std_20)
+  target_link_libraries(qnext_${name} ${scope} Kokkos::kokkos fmt::fmt ${arg_PUBLIC})
+  set_property(GLOBAL APPEND PROPERTY QNEXT_LIBRARIES qnext_${name})
+endfunction()
+
+# --- Tests ---------------------------------------------------------------------------------------
+
+# Threads are not bound in tests, because several of them share the cores.
+set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2
+                           UBSAN_OPTIONS=print_stacktrace=1 "QNEXT_SHARED=${QNEXT_SHARED}"
+                           "QNEXT_SOURCE=${PROJECT_SOURCE_DIR}")
+
+# A test of one C++ file. With SHARED it reads the folder of golden data and is left out without it.
+function(qnext_add_test_program folder label name)
+  cmake_parse_arguments(arg "SHARED" "TIMEOUT" "" ${ARGN})
+  if(arg_SHARED AND NOT IS_DIRECTORY "${QNEXT_SHARED}")
+    message(STATUS "${folder}.${name}: left out, no folder QNEXT_SHARED=${QNEXT_SHARED}")
+    return()
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 60)
+  endif()
+  if(QNEXT_SANITIZE)
+    math(EXPR arg_TIMEOUT "${arg_TIMEOUT} * 10")
+  endif()
+  set(target test_${folder}_${name})
+  add_executable(${target} ${folder}/test_${name}.cpp)
+  target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
+  target_link_libraries(${target} PRIVATE qnext::testing)
+  add_test(NAME ${folder}.${name} COMMAND ${target})
+  set_tests_properties(${folder}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+                                                    ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT}")
+endfunction()
+
+# qnext_unit_test(delta_rule [SHARED] [TIMEOUT seconds]) builds unit/test_delta_rule.cpp and adds the
+# test unit.delta_rule; the next two do the same in gradient/ and equivalence/.
+function(qnext_unit_test name)
+  qnext_add_test_program(unit unit ${name} ${ARGN})
+endfunction()
+
+function(qnext_gradient_test name)
+  qnext_add_test_program(gradient unit ${name} ${ARGN})
+endfunction()
+
+function(qnext_equivalence_test name)
+  qnext_add_test_program(equivalence unit ${name} ${ARGN})
+endfunction()
+
+# qnext_deck_test(restart [SHARED] [TIMEOUT seconds]) runs regression/restart.sh in an empty folder of
+# its own, with the program in QNEXT and the source tree in QNEXT_SOURCE.
+function(qnext_deck_test name)
+  cmake_parse_arguments(arg "SHARED" "TIMEOUT" "" ${ARGN})
+  if(arg_SHARED AND NOT IS_DIRECTORY "${QNEXT_SHARED}")
+    message(STATUS "deck.${name}: left out, no folder QNEXT_SHARED=${QNEXT_SHARED}")
+    return()
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  add_test(NAME deck.${name} COMMAND ${CMAKE_COMMAND} -E env QNEXT=$<TARGET_FILE:qnext>
+                                     bash ${CMAKE_CURRENT_SOURCE_DIR}/in_empty_folder.sh
+                                     ${CMAKE_CURRENT_BINARY_DIR}/deck/${name}
+                                     ${CMAKE_CURRENT_SOURCE_DIR}/regression/${name}.sh)
+  set_tests_properties(deck.${name} PROPERTIES LABELS deck TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+                                               ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT}")
+endfunction()
