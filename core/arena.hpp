@@ -12,10 +12,11 @@ namespace qnext {
 
 /// The one allocation that holds all activations.
 ///
-/// Reserving is arithmetic on an offset. An arena made without a size measures: it hands out tensors
-/// of the right extents that point nowhere and remembers the highest offset, so that the same calls,
-/// made first on a measuring arena and then on one of that size, plan and build the memory of a run.
-/// What is reserved inside a Scope ends with it, and the next reservation takes its place.
+/// Reserving is arithmetic on an offset. An arena made without a size measures: it hands out
+/// tensors of the right extents that point nowhere and remembers the highest offset, so that the
+/// same calls, made first on a measuring arena and then on one of that size, plan and build the
+/// memory of a run. What is reserved inside a Scope ends with it, and the next reservation takes
+/// its place.
 class Arena {
  public:
   /// One tensor that was alive when the arena was at its fullest.

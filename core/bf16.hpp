@@ -7,8 +7,9 @@
 
 namespace qnext {
 
-/// The upper half of a float, 16 bits on every backend (Kokkos' own type is `float` on host builds).
-/// Storage only: it is widened to float before any arithmetic and rounded to nearest even once.
+/// The upper half of a float, 16 bits on every backend (Kokkos' own type is `float` on host
+/// builds). Storage only: it is widened to float before any arithmetic and rounded to nearest even
+/// once.
 struct bf16 {
   std::uint16_t bits;
 

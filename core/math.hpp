@@ -31,14 +31,28 @@ KOKKOS_INLINE_FUNCTION float exp(float x) {
   const float value = p * half_power.real * 2.0f;
   return x < lowest ? 0.0f : x > highest ? HUGE_VALF : value;
 }
-KOKKOS_INLINE_FUNCTION double exp(double x) { return std::exp(x); }
+KOKKOS_INLINE_FUNCTION double exp(double x) {
+  return std::exp(x);
+}
 
-KOKKOS_INLINE_FUNCTION float log(float x) { return std::log(x); }
-KOKKOS_INLINE_FUNCTION double log(double x) { return std::log(x); }
-KOKKOS_INLINE_FUNCTION float sqrt(float x) { return std::sqrt(x); }
-KOKKOS_INLINE_FUNCTION double sqrt(double x) { return std::sqrt(x); }
-KOKKOS_INLINE_FUNCTION float abs(float x) { return std::fabs(x); }
-KOKKOS_INLINE_FUNCTION double abs(double x) { return std::fabs(x); }
+KOKKOS_INLINE_FUNCTION float log(float x) {
+  return std::log(x);
+}
+KOKKOS_INLINE_FUNCTION double log(double x) {
+  return std::log(x);
+}
+KOKKOS_INLINE_FUNCTION float sqrt(float x) {
+  return std::sqrt(x);
+}
+KOKKOS_INLINE_FUNCTION double sqrt(double x) {
+  return std::sqrt(x);
+}
+KOKKOS_INLINE_FUNCTION float abs(float x) {
+  return std::fabs(x);
+}
+KOKKOS_INLINE_FUNCTION double abs(double x) {
+  return std::fabs(x);
+}
 
 template <class Real>
 KOKKOS_INLINE_FUNCTION Real max(Real a, Real b) {

@@ -11,9 +11,9 @@ enum class Op { none, transpose };
 /// Whether a product replaces what the result held or is added to it.
 enum class Write { replace, add };
 
-/// The one door to matrix products: C = op_a(A) op_b(B), or C += that. All row-major and contiguous,
-/// sums in Accum<In>. Vendor libraries live behind it; which of them serves which shape is a table in
-/// the source, so that equal calls give equal bits.
+/// The one door to matrix products: C = op_a(A) op_b(B), or C += that. All row-major and
+/// contiguous, sums in Accum<In>. Vendor libraries live behind it; which of them serves which shape
+/// is a table in the source, so that equal calls give equal bits.
 ///
 ///     In = double:  Out = double
 ///     In = float:   Out = float
@@ -24,8 +24,8 @@ template <class In, class Out>
 void matmul(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
             const Tensor<const In, 2>& b, const Tensor<Out, 2>& c, Write write = Write::replace);
 
-/// One product for each of E groups of rows. Group e owns the rows offset(e) ... offset(e + 1) - 1 of
-/// A and C (some groups may be empty):
+/// One product for each of E groups of rows. Group e owns the rows offset(e) ... offset(e + 1) - 1
+/// of A and C (some groups may be empty):
 ///
 ///     C_e = A_e op_b(B_e),   A (R, K), B (E, N, K) or (E, K, N), C (R, N), offset (E + 1)
 ///
@@ -35,8 +35,8 @@ void matmul_grouped(const Exec& exec, const Tensor<const int, 1>& offset,
                     const Tensor<const In, 2>& a, Op op_b, const Tensor<const In, 3>& b,
                     const Tensor<Out, 2>& c, Write write = Write::replace);
 
-/// The gradient of the weights of such a product: B_e += A_e^T C_e over the rows of each group, with
-/// A (R, M), C (R, N), B (E, M, N). Groups without rows add nothing.
+/// The gradient of the weights of such a product: B_e += A_e^T C_e over the rows of each group,
+/// with A (R, M), C (R, N), B (E, M, N). Groups without rows add nothing.
 template <class In, class Out>
 void matmul_grouped_gradient(const Exec& exec, const Tensor<const int, 1>& offset,
                              const Tensor<const In, 2>& a, const Tensor<const In, 2>& c,

@@ -58,10 +58,9 @@ void initialise_row(const ParameterTable& table, const Parameter& row, std::uint
   const auto host = Kokkos::create_mirror_view(values);
   const std::uint64_t key = random_key(seed, row.name);
   if (row.shard.boxes.size() == 1 && row.elements() == row.shard.global_elements()) {
-    Kokkos::parallel_for(
-        "parameter::initialise",
-        Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, row.elements()),
-        [&](std::int64_t i) { host(i) = T(initial_number(row.init, key, i)); });
+    Kokkos::parallel_for("parameter::initialise",
+                         Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace>(0, row.elements()),
+                         [&](std::int64_t i) { host(i) = T(initial_number(row.init, key, i)); });
     Kokkos::fence();
   } else {
     for_each_element(row.shard, [&](std::int64_t local, std::int64_t global) {
@@ -90,8 +89,12 @@ std::array<std::int64_t, 4> Shard::local_extent() const {
   return extent;
 }
 
-std::int64_t Shard::local_elements() const { return product(local_extent()); }
-std::int64_t Shard::global_elements() const { return product(global_extent); }
+std::int64_t Shard::local_elements() const {
+  return product(local_extent());
+}
+std::int64_t Shard::global_elements() const {
+  return product(global_extent);
+}
 
 void ParameterTable::append(Parameter parameter, Bind bind) {
   require(find(parameter.name) == nullptr, parameter.name + " is registered twice");

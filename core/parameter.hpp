@@ -40,8 +40,8 @@ struct Shard {
 
 enum class Decay : bool { no, yes };
 
-/// How a parameter starts. `scale` is the deviation of `normal`, the half width of `uniform` and the
-/// upper end of `log_uniform`, which is the logarithm of a uniform number above 1e-6.
+/// How a parameter starts. `scale` is the deviation of `normal`, the half width of `uniform` and
+/// the upper end of `log_uniform`, which is the logarithm of a uniform number above 1e-6.
 struct Init {
   enum class Kind { zeros, ones, normal, uniform, log_uniform };
   Kind kind = Kind::zeros;
@@ -62,19 +62,20 @@ enum class ReduceOver { data, data_beside_experts, data_and_tensor };
 /// gradient norm, the optimizer, the checkpoint and the importer walk the table and never name a
 /// layer.
 struct Parameter {
-  std::string name;  // as in the released file: "model.layers.3.linear_attn.out_proj.weight"
-  Shard shard;       // rows in the order of the released file
-  Init init;
+  std::string name{};  // as in the released file: "model.layers.3.linear_attn.out_proj.weight"
+  Shard shard{};       // rows in the order of the released file
+  Init init{};
   Decay decay = Decay::yes;
   ReduceOver reduce_over = ReduceOver::data;
-  bool owner = true;     // counts here in norms and files; false on the other replicas
-  std::string alias_of;  // a tied head names the embedding and has no memory of its own
+  bool owner = true;               // counts here in norms and files; false on the other replicas
+  std::string alias_of{};          // a tied head names the embedding and has no memory of its own
   bool zero_centred_norm = false;  // decays only where the deck says `decay_norms`
 
   // Filled by the table.
-  DataType type = DataType::float32;  // A_log, dt_bias, norms and router are float32 in a bf16 model
-  int group = -1;                     // index into ParameterTable::groups()
-  std::int64_t begin = 0;             // first element in the flat buffers of that group
+  DataType type =
+      DataType::float32;   // A_log, dt_bias, norms and router are float32 in a bf16 model
+  int group = -1;          // index into ParameterTable::groups()
+  std::int64_t begin = 0;  // first element in the flat buffers of that group
 
   std::int64_t elements() const { return shard.local_elements(); }
 };
@@ -98,9 +99,9 @@ class ParameterTable {
   struct Group {
     DataType type;
     ReduceOver reduce_over;
-    std::int64_t elements = 0;         // padding included; the padding is zero
-    Tensor<std::byte, 1> values;       // elements of `type`
-    Tensor<std::byte, 1> gradients;    // elements of accum_of(type)
+    std::int64_t elements = 0;       // padding included; the padding is zero
+    Tensor<std::byte, 1> values;     // elements of `type`
+    Tensor<std::byte, 1> gradients;  // elements of accum_of(type)
   };
 
   ParameterTable() = default;

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/linear.hpp"
+
+namespace qnext {
+
+template <class Storage>
+Linear<Storage>::Linear(ParameterTable& table, const std::string& name, int in, int out,
+                        double deviation)
+    : in_(in), out_(out) {
+  table.add({.name = name, .shard = Shard::whole({out, in}), .init = Init::normal(deviation)},
+            weight_);
+}
+
+template <class Storage>
+template <class Out>
+void Linear<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>& x,
+                              const Tensor<Out, 2>& y) const {
+  matmul<Storage, Out>(exec, Op::none, x, Op::transpose, weight_.value, y);
+}
+
+template <class Storage>
+void Linear<Storage>::backward_input(const Exec& exec, const Tensor<const Storage, 2>& dy,
+                                     const Tensor<Storage, 2>& dx, Write write) const {
+  matmul<Storage, Storage>(exec, Op::none, dy, Op::none, weight_.value, dx, write);
+}
+
+template <class Storage>
+void Linear<Storage>::backward_weight(const Exec& exec, const Tensor<const Storage, 2>& dy,
+                                      const Tensor<const Storage, 2>& x) const {
+  matmul<Storage, Accum<Storage>>(exec, Op::transpose, dy, Op::none, x, weight_.grad, Write::add);
+}
+
+template class Linear<bf16>;
+template class Linear<float>;
+template class Linear<double>;
+
+#define QNEXT_INSTANTIATE(Storage, Out)                                                     \
+  template void Linear<Storage>::forward<Out>(const Exec&, const Tensor<const Storage, 2>&, \
+                                              const Tensor<Out, 2>&) const;
+QNEXT_INSTANTIATE(bf16, bf16)
+QNEXT_INSTANTIATE(bf16, float)
+QNEXT_INSTANTIATE(float, float)
+QNEXT_INSTANTIATE(double, double)
+#undef QNEXT_INSTANTIATE
+
+}  // namespace qnext
