@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/head_loss.hpp"
+
+#include "core/math.hpp"
+#include "core/team.hpp"
+
+#include <algorithm>
+
+namespace qnext {
+namespace {
+
+// 32 MB of float logits, but never less than 128 rows: below that the product with W is bound by
+// reading W.
+constexpr std::int64_t block_elements = std::int64_t{1} << 23;
+constexpr int least_block = 128;
+
+// A team takes a token of the block. dlogits may be logits.
+template <class Storage>
+struct CrossEntropy {
+  using Real = Accum<Storage>;
+
+  Tensor<const Real, 2> logits;  // (block, V)
+  Tensor<const int, 1> labels;   // (T)
+  Tensor<Real, 1> loss;          // (T)
+  Tensor<Storage, 2> dlogits;    // (block, V)
+  int first;                     // token of row 0
+  Real scale;
+  bool with_gradient;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int V = logits.extent_int(1);
+    const int label = labels(first + team.league_rank());
+    const Real* const row = &logits(team.league_rank(), 0);
+    Storage* const gradient = &dlogits(team.league_rank(), 0);
+    if (label < 0) {
+      Kokkos::single(Kokkos::PerTeam(team), [&] { loss(first + team.league_rank()) = 0; });
+      if (with_gradient) {
+        for_each_in(team, V, [&](const int v) { gradient[v] = Storage(0.0f); });
+      }
+      return;
+    }
+    const Real largest =
+        max_over<Real>(team, V, -Real(HUGE_VAL), [&](const int v) { return row[v]; });
+    const Real total = sum_over<Real>(team, V, [&](const int v) { return exp(row[v] - largest); });
+    const Real label_logit = row[label];
+    Kokkos::single(Kokkos::PerTeam(team), [&] {
+      loss(first + team.league_rank()) = log(total) + (largest - label_logit);
+    });
+    if (!with_gradient) {
+      return;
+    }
+    const Real factor = scale / total;
+    team.team_barrier();
+    for_each_in(team, V,
+                [&](const int v) { gradient[v] = Storage(exp(row[v] - largest) * factor); });
+    team.team_barrier();
+    Kokkos::single(Kokkos::PerTeam(team),
+                   [&] { gradient[label] = Storage(exp(label_logit - largest) * factor - scale); });
+  }
+};
+
+// One team adds up all tokens: the order depends on T alone.
+template <class Real>
+struct SumLosses {
+  Tensor<const Real, 1> loss;
+  Tensor<double, 0> sum;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const double total = sum_over<double>(
+        team, loss.extent_int(0), [&](const int t) { return static_cast<double>(loss(t)); });
+    Kokkos::single(Kokkos::PerTeam(team), [&] { sum() += total; });
+  }
+};
+
+template <class T>
+Tensor<T, 2> rows(const Tensor<T, 2>& all, int first, int count) {
+  return Tensor<T, 2>(all.data() + std::int64_t{first} * all.extent_int(1), count, all.extent(1));
+}
+
+}  // namespace
+
+template <class Storage>
+HeadLoss<Storage>::HeadLoss(ParameterTable& table, const std::string& name, int vocabulary,
+                            int width, double deviation, const std::string& tied_to)
+    : vocabulary_(vocabulary), width_(width) {
+  table.add({.name = name,
+             .shard = Shard::whole({vocabulary, width}),
+             .init = Init::normal(deviation),
+             .alias_of = tied_to},
+            weight_);
+}
+
+template <class Storage>
+typename HeadLoss<Storage>::Work HeadLoss<Storage>::reserve_work(Arena& arena, int T) const {
+  const int fitting = static_cast<int>(block_elements / vocabulary_ / least_block * least_block);
+  const int block = std::min(T, std::max(least_block, fitting));
+  Work work;
+  work.logits = arena.reserve<Real, 2>("logits", block, vocabulary_);
+  if constexpr (std::is_same_v<Storage, Real>) {
+    work.dlogits = work.logits;
+  } else {
+    work.dlogits = arena.reserve<Storage, 2>("dlogits", block, vocabulary_);
+  }
+  work.loss = arena.reserve<Real, 1>("token_loss", T);
+  return work;
+}
+
+template <class Storage>
+void HeadLoss<Storage>::logits(const Exec& exec, const Tensor<const Storage, 2>& h,
+                               const Tensor<Real, 2>& logits) const {
+  matmul<Storage, Real>(exec, Op::none, h, Op::transpose, weight_.value, logits);
+}
+
+template <class Storage>
+void HeadLoss<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>& h,
+                                const Tensor<const int, 1>& labels, const Tensor<double, 0>& sum,
+                                const Work& work) const {
+  const int T = h.extent_int(0);
+  const int block = work.logits.extent_int(0);
+  for (int first = 0; first < T; first += block) {
+    const int count = std::min(block, T - first);
+    const auto block_logits = rows<Real>(work.logits, 0, count);
+    logits(exec, rows<const Storage>(h, first, count), block_logits);
+    Kokkos::parallel_for("head_loss::forward", row_policy(exec, count),
+                         CrossEntropy<Storage>{block_logits, labels, work.loss, work.dlogits, first,
+                                               Real(0), false});
+  }
+  Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),
+                       SumLosses<Real>{Tensor<const Real, 1>(work.loss.data(), T), sum});
+}
+
+template <class Storage>
+void HeadLoss<Storage>::forward_backward(const Exec& exec, const Tensor<const Storage, 2>& h,
+                                         const Tensor<const int, 1>& labels, double scale,
+                                         const Tensor<double, 0>& sum, const Tensor<Storage, 2>& dh,
+                                         Write write, const Work& work) const {
+  const int T = h.extent_int(0);
+  const int block = work.logits.extent_int(0);
+  for (int first = 0; first < T; first += block) {
+    const int count = std::min(block, T - first);
+    const auto block_h = rows<const Storage>(h, first, count);
+    const auto block_logits = rows<Real>(work.logits, 0, count);
+    const auto block_gradient = rows<Storage>(work.dlogits, 0, count);
+    logits(exec, block_h, block_logits);
+    Kokkos::parallel_for("head_loss::forward_backward", row_policy(exec, count),
+                         CrossEntropy<Storage>{block_logits, labels, work.loss, block_gradient,
+                                               first, static_cast<Real>(scale), true});
+    matmul<Storage, Storage>(exec, Op::none, block_gradient, Op::none, weight_.value,
+                             rows<Storage>(dh, first, count), write);
+    matmul<Storage, Real>(exec, Op::transpose, block_gradient, Op::none, block_h, weight_.grad,
+                          Write::add);
+  }
+  Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),
+                       SumLosses<Real>{Tensor<const Real, 1>(work.loss.data(), T), sum});
+}
+
+template class HeadLoss<bf16>;
+template class HeadLoss<float>;
+template class HeadLoss<double>;
+
+}  // namespace qnext

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/residual.hpp"
+
+#include "core/random.hpp"
+#include "core/team.hpp"
+
+namespace qnext {
+namespace {
+
+template <class Real>
+KOKKOS_INLINE_FUNCTION Real kept(const Dropout& dropout, std::int64_t i, Real value) {
+  const bool keep =
+      random_uniform(dropout.key, static_cast<std::uint64_t>(i)) >= dropout.probability;
+  return keep ? value / static_cast<Real>(1.0 - dropout.probability) : Real(0);
+}
+
+template <class Storage>
+struct AddBranch {
+  using Real = Accum<Storage>;
+
+  Tensor<const Storage, 2> x, branch;  // (T, D)
+  Tensor<Storage, 2> sum;              // (T, D)
+  Dropout dropout;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int t = team.league_rank();
+    const int D = x.extent_int(1);
+    const Storage* const a = &x(t, 0);
+    const Storage* const b = &branch(t, 0);
+    Storage* const out = &sum(t, 0);
+    if (dropout.probability == 0.0) {
+      for_each_in(team, D, [&](const int d) {
+        out[d] = Storage(static_cast<Real>(a[d]) + static_cast<Real>(b[d]));
+      });
+    } else {
+      for_each_in(team, D, [&](const int d) {
+        const Real value = kept(dropout, std::int64_t{t} * D + d, static_cast<Real>(b[d]));
+        out[d] = Storage(static_cast<Real>(a[d]) + value);
+      });
+    }
+  }
+};
+
+template <class Storage>
+struct BranchGradient {
+  using Real = Accum<Storage>;
+
+  Tensor<const Storage, 2> dsum;  // (T, D)
+  Tensor<Storage, 2> dbranch;     // (T, D)
+  Dropout dropout;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int t = team.league_rank();
+    const int D = dsum.extent_int(1);
+    for_each_in(team, D, [&](const int d) {
+      const Real value = static_cast<Real>(dsum(t, d));
+      dbranch(t, d) = Storage(kept(dropout, std::int64_t{t} * D + d, value));
+    });
+  }
+};
+
+}  // namespace
+
+Dropout Dropout::at(std::uint64_t place) const {
+  return {probability, random_bits(key, place)};
+}
+
+template <class Storage>
+void add_branch(const Exec& exec, const Tensor<const Storage, 2>& x,
+                const Tensor<const Storage, 2>& branch, const Tensor<Storage, 2>& sum,
+                const Dropout& dropout) {
+  Kokkos::parallel_for("residual::add_branch", row_policy(exec, x.extent_int(0)),
+                       AddBranch<Storage>{x, branch, sum, dropout});
+}
+
+template <class Storage>
+void branch_gradient(const Exec& exec, const Tensor<const Storage, 2>& dsum,
+                     const Tensor<Storage, 2>& dbranch, const Dropout& dropout) {
+  if (dropout.probability == 0.0) {
+    if (dsum.data() != dbranch.data()) {
+      Kokkos::deep_copy(exec, dbranch, dsum);
+    }
+    return;
+  }
+  Kokkos::parallel_for("residual::branch_gradient", row_policy(exec, dsum.extent_int(0)),
+                       BranchGradient<Storage>{dsum, dbranch, dropout});
+}
+
+#define QNEXT_INSTANTIATE(Storage)                                                              \
+  template void add_branch<Storage>(const Exec&, const Tensor<const Storage, 2>&,               \
+                                    const Tensor<const Storage, 2>&, const Tensor<Storage, 2>&, \
+                                    const Dropout&);                                            \
+  template void branch_gradient<Storage>(const Exec&, const Tensor<const Storage, 2>&,          \
+                                         const Tensor<Storage, 2>&, const Dropout&);
+QNEXT_INSTANTIATE(bf16)
+QNEXT_INSTANTIATE(float)
+QNEXT_INSTANTIATE(double)
+#undef QNEXT_INSTANTIATE
+
+}  // namespace qnext

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/types.hpp"
+
+#include <cstdint>
+
+namespace qnext {
+
+/// Dropout of a residual branch: element i stays, multiplied by 1 / (1 - probability), if a random
+/// number keyed by (key, i) says so. The same key gives the same mask in forward, backward and
+/// recomputation.
+struct Dropout {
+  double probability = 0.0;
+  std::uint64_t key = 0;
+
+  /// The mask of another place in the model.
+  Dropout at(std::uint64_t place) const;
+};
+
+/// sum = x + dropout(branch), all (T, D). sum may be x.
+template <class Storage>
+void add_branch(const Exec& exec, const Tensor<const Storage, 2>& x,
+                const Tensor<const Storage, 2>& branch, const Tensor<Storage, 2>& sum,
+                const Dropout& dropout);
+
+/// dbranch = the gradient through that dropout. May be dsum; without dropout it is a copy.
+template <class Storage>
+void branch_gradient(const Exec& exec, const Tensor<const Storage, 2>& dsum,
+                     const Tensor<Storage, 2>& dbranch, const Dropout& dropout);
+
+}  // namespace qnext
