@@ -62,6 +62,36 @@ function(qnext_library name)
   set_property(GLOBAL APPEND PROPERTY QNEXT_LIBRARIES qnext_${name})
 endfunction()
 
+# Every header compiled alone: the target `headers`. The list is a glob, because a header that was
+# forgotten here would be checked by nobody.
+function(qnext_header_check)
+  set(sources "")
+  foreach(folder IN ITEMS core parallel layers io app tests)
+    file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/${folder}/*.hpp)
+    foreach(header IN LISTS headers)
+      set(source ${PROJECT_BINARY_DIR}/headers/${header}.cpp)
+      file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${header}\"\n#include \"${header}\"\n")
+      list(APPEND sources ${source})
+    endforeach()
+  endforeach()
+  add_library(headers OBJECT EXCLUDE_FROM_ALL ${sources})
+  get_property(libraries GLOBAL PROPERTY QNEXT_LIBRARIES)
+  target_link_libraries(headers PRIVATE ${libraries} GTest::gtest)
+  target_compile_options(headers PRIVATE -Wall -Wextra -O0)
+endfunction()
+
+# What the cuda and hip presets have to compile where there is no device: the target gpu_check with
+# every library, the program and the named test programs.
+function(qnext_gpu_check)
+  get_property(libraries GLOBAL PROPERTY QNEXT_LIBRARIES)
+  add_custom_target(gpu_check)
+  foreach(target IN LISTS libraries ITEMS qnext ${ARGN})
+    if(TARGET ${target})
+      add_dependencies(gpu_check ${target})
+    endif()
+  endforeach()
+endfunction()
+
 # --- Tests ---------------------------------------------------------------------------------------
 
 # Threads are not bound in tests, because several of them share the cores.
