@@ -18,9 +18,7 @@ struct ProcessGrid {
   Degrees degrees;
   Degrees place{0, 0, 0, 0, 0};
 
-  int ranks() const {
-    return degrees.tensor * degrees.context * degrees.pipeline * degrees.data;
-  }
+  int ranks() const { return degrees.tensor * degrees.context * degrees.pipeline * degrees.data; }
 };
 
 }  // namespace qnext
