@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace qnext {
@@ -41,6 +42,38 @@ class Arena {
     Arena& arena_;
     std::int64_t top_;
     std::size_t live_;
+  };
+
+  /// Alternatives that are never alive together and start at the same offset; when it ends, the
+  /// arena goes on behind the largest of them.
+  class Overlay {
+   public:
+    explicit Overlay(Arena& arena)
+        : arena_(arena), start_(arena.top_), highest_(arena.top_), live_(arena.live_) {}
+    ~Overlay() {
+      arena_.top_ = highest_;
+      arena_.live_ = std::move(largest_.empty() ? live_ : largest_);
+    }
+    Overlay(const Overlay&) = delete;
+    Overlay& operator=(const Overlay&) = delete;
+
+    template <class Reserve>
+    void add(const Reserve& reserve) {
+      arena_.top_ = start_;
+      arena_.live_ = live_;
+      reserve();
+      if (arena_.top_ > highest_) {
+        highest_ = arena_.top_;
+        largest_ = arena_.live_;
+      }
+    }
+
+   private:
+    Arena& arena_;
+    std::int64_t start_;
+    std::int64_t highest_;
+    std::vector<Entry> live_;
+    std::vector<Entry> largest_;
   };
 
   /// Prefixes the names of what is reserved while it lives: "layers.3.mixer".

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/arena.hpp"
+#include "core/documents.hpp"
+#include "core/parameter.hpp"
+#include "core/types.hpp"
+#include "layers/balance_loss.hpp"
+#include "layers/decoder_layer.hpp"
+#include "layers/embedding.hpp"
+#include "layers/head_loss.hpp"
+#include "layers/multi_token_prediction.hpp"
+#include "layers/rms_norm.hpp"
+#include "parallel/process_grid.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace qnext {
+
+/// Which activations of the forward pass are computed again in the backward pass instead of kept:
+/// nothing, what the mixers keep, or everything but the input of each layer. All give the same
+/// bits.
+enum class Recompute { none, mixer, block };
+
+struct ModelConfig {
+  int vocabulary = 0;
+  int width = 0;
+  std::vector<Mixer> mixers;  // one for each layer
+  std::vector<Mlp> mlps;      // one for each layer
+  DecoderLayerConfig layer;
+  bool tied_head = false;
+  double norm_epsilon = 1e-6;
+  double init_deviation = 0.02;
+  int mtp_modules = 0;  // 0 or 1
+  BalanceLossConfig balance;
+  Recompute recompute = Recompute::none;
+
+  int layers() const { return static_cast<int>(mixers.size()); }
+};
+
+/// What one forward and backward pass takes from the data.
+struct Microbatch {
+  Tensor<const int, 1> tokens;  // (T)  in [0, vocabulary)
+  Tensor<const int, 1> labels;  // (T)  the token to predict, -1: none
+  Documents documents;
+};
+
+/// The factors of the parts of the loss of one microbatch, so that their sum over all microbatches
+/// of a step is the loss of the step.
+struct LossScale {
+  double cross_entropy = 0.0;  // 1 / labels of the step
+  double mtp = 0.0;            // MTP coefficient / MTP labels of the step
+  double balance = 0.0;  // 1 / microbatches of the step; the coefficient is in BalanceLossConfig
+};
+
+/// Sums over the tokens of one or more microbatches; on the device.
+struct LossSums {
+  Tensor<double, 0> cross_entropy;
+  Tensor<double, 0> mtp;
+  Tensor<double, 0> balance;   // of the chosen form, without coefficient, summed over microbatches
+  Tensor<double, 0> router_z;  // mean squared log-sum-exp of the router, summed over microbatches
+
+  static LossSums make();
+  void clear(const Exec& exec) const;
+};
+
+/// Qwen3-Next: embedding, decoder layers, final norm, head, and a module for multi-token
+/// prediction.
+///
+/// T tokens, D width, V vocabulary. Parameters carry the names of the released checkpoint, experts
+/// those of transformers' memory form ("...mlp.experts.gate_up_proj").
+template <class Storage>
+class Model {
+ public:
+  using Real = Accum<Storage>;
+  using Layer = DecoderLayer<Storage>;
+
+  /// One microbatch in flight.
+  struct Saved {
+    std::vector<Tensor<Storage, 2>> hidden;  // (layers + 1) x (T, D): the input of each layer, the
+                                             // output of the last
+    std::vector<typename Layer::Saved> layers;  // memory shared as the recompute policy allows
+    Tensor<Real, 1> scale;                      // (T) of the final norm
+    Tensor<Storage, 2> normed;                  // (T, D) input of the head
+    typename MultiTokenPrediction<Storage>::Saved mtp;
+    typename BalanceLoss<Real>::Saved balance;
+  };
+  struct Work {
+    Tensor<Storage, 2> gradient;      // (T, D)
+    Tensor<Storage, 2> mtp_gradient;  // (T, D)  with an MTP module
+    Tensor<Storage, 2> recomputed;    // (T, D)  output of a layer that is computed again
+    typename RmsNorm<Storage>::Work norm;
+    typename HeadLoss<Storage>::Work head;
+    std::vector<typename Layer::Work> layers;  // all in the same memory
+    typename MultiTokenPrediction<Storage>::Work mtp;
+    typename Layer::Work mtp_layer;
+  };
+  /// What documents carry from one piece to the next.
+  struct State {
+    std::vector<typename Layer::State> layers;
+  };
+
+  /// Registers every weight in `table`; call table.lay_out() before anything is computed.
+  Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table);
+
+  const ModelConfig& config() const { return config_; }
+
+  /// Arithmetic on the arena alone: on a measuring arena, the plan of the memory.
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
+  Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
+  State reserve_state(Arena& arena, int documents, int capacity) const;
+  void clear(const Exec& exec, const State& state) const;
+
+  /// Trunk and, where there is one, the MTP module. `initial` and `final` may be null; with them
+  /// the documents go on where `initial` ends (prefill in chunks).
+  void forward(const Exec& exec, const Microbatch& batch, const Dropout& dropout, Saved& saved,
+               const Work& work, const State* initial = nullptr, State* final = nullptr) const;
+
+  /// Adds the losses of a forward pass to `sums`, nothing else.
+  void evaluate(const Exec& exec, const Microbatch& batch, const Saved& saved, const Work& work,
+                const LossSums& sums) const;
+
+  /// Adds the losses to `sums` and the gradients, times `scale`, to the table.
+  void backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
+                const Dropout& dropout, Saved& saved, const Work& work, const LossSums& sums) const;
+
+  /// Decodes: the next tokens of each document, few of them, go through the trunk behind `state`;
+  /// saved.normed then holds the input of the head. Advances the state.
+  void step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
+            const Work& work) const;
+
+  /// logits (rows, V) of the given rows of saved.normed or of the MTP module's output.
+  void logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
+              const Tensor<Real, 2>& logits) const;
+
+  const Layer& layer(int i) const { return *layers_[i]; }
+  const MultiTokenPrediction<Storage>* mtp() const { return mtp_.get(); }
+  const BalanceLoss<Real>& balance_loss() const { return balance_; }
+
+ private:
+  ModelConfig config_;
+  Embedding<Storage> embedding_;
+  std::vector<std::unique_ptr<Layer>> layers_;
+  RmsNorm<Storage> norm_;
+  HeadLoss<Storage> head_;
+  std::unique_ptr<MultiTokenPrediction<Storage>> mtp_;
+  BalanceLoss<Real> balance_;
+};
+
+}  // namespace qnext

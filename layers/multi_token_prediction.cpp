@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/multi_token_prediction.hpp"
+
+#include "core/team.hpp"
+
+namespace qnext {
+namespace {
+
+// Tokens and labels move one place to the left inside each document.
+struct Shift {
+  Tensor<const int, 1> document;
+  Tensor<const int, 1> tokens;
+  Tensor<const int, 1> labels;
+  Tensor<int, 1> next_tokens;
+  Tensor<int, 1> next_labels;
+
+  KOKKOS_FUNCTION void operator()(const int t) const {
+    const bool inside = t + 1 < tokens.extent_int(0) && document(t + 1) == document(t);
+    // Behind the end of a piece the label is the next token of the text, if there is one.
+    next_tokens(t) = inside ? tokens(t + 1) : labels(t) >= 0 ? labels(t) : 0;
+    next_labels(t) = inside ? labels(t + 1) : -1;
+  }
+};
+
+// joined = [left | right], or back.
+template <class Storage>
+struct Join {
+  Tensor<Storage, 2> joined;      // (T, 2D)
+  Tensor<const Storage, 2> half;  // (T, D)
+  int column;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int t = team.league_rank();
+    for_each_in(team, half.extent_int(1), [&](const int d) { joined(t, column + d) = half(t, d); });
+  }
+};
+
+template <class Storage>
+struct Split {
+  Tensor<const Storage, 2> joined;  // (T, 2D)
+  Tensor<Storage, 2> half;          // (T, D)
+  int column;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int t = team.league_rank();
+    for_each_in(team, half.extent_int(1), [&](const int d) { half(t, d) = joined(t, column + d); });
+  }
+};
+
+// The dropout of the module's layer is keyed as if it stood behind all others.
+constexpr std::uint64_t layer_place = 0xffffffu;
+
+}  // namespace
+
+template <class Storage>
+MultiTokenPrediction<Storage>::MultiTokenPrediction(const DecoderLayerConfig& config,
+                                                    double init_deviation, const ProcessGrid& grid,
+                                                    ParameterTable& table)
+    : width_(config.width),
+      fc_(table, "mtp.fc.weight", 2 * config.width, config.width, init_deviation),
+      embedding_norm_(table, "mtp.pre_fc_norm_embedding.weight", config.width, config.norm_epsilon),
+      hidden_norm_(table, "mtp.pre_fc_norm_hidden.weight", config.width, config.norm_epsilon),
+      layer_(config, Mixer::attention, Mlp::experts, grid, table, "mtp.layers.0"),
+      norm_(table, "mtp.norm.weight", config.width, config.norm_epsilon) {}
+
+template <class Storage>
+typename MultiTokenPrediction<Storage>::Saved MultiTokenPrediction<Storage>::reserve_saved(
+    Arena& arena, const MicrobatchShape& shape) const {
+  const int T = shape.tokens;
+  Saved saved;
+  saved.tokens = arena.reserve<int, 1>("tokens", T);
+  saved.labels = arena.reserve<int, 1>("labels", T);
+  saved.embedded = arena.reserve<Storage, 2>("embedded", T, width_);
+  saved.embedded_scale = arena.reserve<Real, 1>("embedded_scale", T);
+  saved.hidden_scale = arena.reserve<Real, 1>("hidden_scale", T);
+  saved.joined = arena.reserve<Storage, 2>("joined", T, 2 * width_);
+  saved.input = arena.reserve<Storage, 2>("input", T, width_);
+  saved.layer = layer_.reserve_saved(arena, shape);
+  saved.output = arena.reserve<Storage, 2>("output", T, width_);
+  saved.output_scale = arena.reserve<Real, 1>("output_scale", T);
+  saved.normed = arena.reserve<Storage, 2>("normed", T, width_);
+  return saved;
+}
+
+template <class Storage>
+typename MultiTokenPrediction<Storage>::Work MultiTokenPrediction<Storage>::reserve_work(
+    Arena& arena, const MicrobatchShape& shape) const {
+  return {arena.reserve<Storage, 2>("part", shape.tokens, width_),
+          arena.reserve<Storage, 2>("djoined", shape.tokens, 2 * width_),
+          norm_.reserve_work(arena, shape.tokens)};
+}
+
+template <class Storage>
+void MultiTokenPrediction<Storage>::forward(
+    const Exec& exec, const Documents& documents, const Tensor<const int, 1>& tokens,
+    const Tensor<const int, 1>& labels, const Embedding<Storage>& embedding,
+    const Tensor<const Storage, 2>& h, const Dropout& dropout, Saved& saved, const Work& work,
+    const typename DecoderLayer<Storage>::Work& layer_work) const {
+  const int T = h.extent_int(0);
+  Kokkos::parallel_for("multi_token_prediction::shift", Kokkos::RangePolicy<Exec>(exec, 0, T),
+                       Shift{documents.document, tokens, labels, saved.tokens, saved.labels});
+  embedding.forward(exec, saved.tokens, saved.embedded);
+  embedding_norm_.forward(exec, saved.embedded, work.part, saved.embedded_scale);
+  Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
+                       Join<Storage>{saved.joined, work.part, 0});
+  hidden_norm_.forward(exec, h, work.part, saved.hidden_scale);
+  Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
+                       Join<Storage>{saved.joined, work.part, width_});
+  fc_.template forward<Storage>(exec, saved.joined, saved.input);
+  layer_.forward(exec, documents, saved.input, nullptr, saved.output, nullptr,
+                 dropout.at(layer_place), saved.layer, layer_work);
+  norm_.forward(exec, saved.output, saved.normed, saved.output_scale);
+}
+
+template <class Storage>
+void MultiTokenPrediction<Storage>::backward(
+    const Exec& exec, const Documents& documents, const Embedding<Storage>& embedding,
+    const Tensor<const Storage, 2>& h, const Tensor<Storage, 2>& gradient,
+    const BalanceGradient<Real>* balance, const Dropout& dropout, const Saved& saved,
+    const Tensor<Storage, 2>& dh, const Work& work,
+    const typename DecoderLayer<Storage>::Work& layer_work) const {
+  const int T = h.extent_int(0);
+  norm_.backward(exec, gradient, saved.output, saved.output_scale, gradient, Write::replace,
+                 work.norm);
+  layer_.backward(exec, documents, saved.input, gradient, balance, dropout.at(layer_place),
+                  saved.layer, layer_work);
+  fc_.backward_weight(exec, gradient, saved.joined);
+  fc_.backward_input(exec, gradient, work.djoined);
+  Kokkos::parallel_for("multi_token_prediction::split", row_policy(exec, T),
+                       Split<Storage>{work.djoined, work.part, width_});
+  hidden_norm_.backward(exec, work.part, h, saved.hidden_scale, dh, Write::add, work.norm);
+  Kokkos::parallel_for("multi_token_prediction::split", row_policy(exec, T),
+                       Split<Storage>{work.djoined, work.part, 0});
+  embedding_norm_.backward(exec, work.part, saved.embedded, saved.embedded_scale, work.part,
+                           Write::replace, work.norm);
+  embedding.backward(exec, saved.tokens, work.part);
+}
+
+template class MultiTokenPrediction<bf16>;
+template class MultiTokenPrediction<float>;
+template class MultiTokenPrediction<double>;
+
+}  // namespace qnext
