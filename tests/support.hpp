@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/documents.hpp"
+#include "core/fence.hpp"
 #include "core/random.hpp"
 #include "core/types.hpp"
 
@@ -56,7 +57,7 @@ Tensor<T, sizeof...(Extents)> to_device(const std::vector<double>& values, Exten
 template <class View>
 std::vector<double> to_host(const View& tensor) {
   using T = typename View::non_const_value_type;
-  Kokkos::fence("test: results are read on the host");
+  fence(Exec{}, "test: results are read on the host");
   const Tensor<const T, 1> flat(tensor.data(), tensor.size());
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), flat);
   std::vector<double> values(tensor.size());
