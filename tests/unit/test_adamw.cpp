@@ -22,7 +22,7 @@ class Fixture {
         {.name = "norm", .shard = Shard::whole({3}), .decay = Decay::no, .zero_centred_norm = true},
         norm);
     table.lay_out();
-    w = test::rounded<Storage>(test::uniform(n, -1.0, 1.0, 1));
+    w = test::rounded<Storage>(test::uniform(n, 0.5, 1.0, 1));
     Kokkos::deep_copy(table.template values<Storage>(table.rows()[0]),
                       test::to_device<Storage>(w, n));
     optimizer = std::make_unique<AdamW>(config, table);
