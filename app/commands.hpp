@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/require.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace qnext {
+
+/// What the command line says, one struct for each command. Names are those of the options.
+struct TrainOptions {
+  std::string deck;
+  std::vector<std::string> overrides;  // key=value
+  bool profile = false;                // print where the time went
+};
+
+struct PlanOptions {
+  std::string deck;
+  std::vector<std::string> overrides;
+};
+
+struct GenerateOptions {
+  std::string model;        // run folder, checkpoint or Hugging Face folder
+  std::string prompt;       // bytes are tokens
+  std::vector<int> tokens;  // the prompt as numbers instead
+  int length = 200;
+  double temperature = 0.8;  // 0: the most probable token
+  int top_k = 0;             // 0: all
+  double top_p = 1.0;
+  std::uint64_t seed = 1;
+  std::string precision;  // empty: that of the checkpoint
+  bool ids = false;       // print numbers instead of bytes
+};
+
+struct CompareOptions {
+  std::string model;   // Hugging Face folder
+  std::string golden;  // HDF5 file
+  std::string precision = "float";
+  int chunk = 64;
+};
+
+struct BenchOptions {
+  std::string what = "all";
+  std::string deck;
+  std::vector<std::string> overrides;
+};
+
+struct InfoOptions {
+  std::string path;
+};
+
+/// Each command returns the status of the program, or throws an Error that carries it.
+Status train(const TrainOptions& options);
+Status plan(const PlanOptions& options);
+Status generate(const GenerateOptions& options);
+Status compare(const CompareOptions& options);
+Status bench(const BenchOptions& options);
+Status info(const InfoOptions& options);
+
+}  // namespace qnext

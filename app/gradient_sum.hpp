@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/parameter.hpp"
+#include "core/types.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace qnext {
+
+/// In which order the gradients of the microbatches of a step are added.
+enum class GradientOrder { tree, running };
+
+/// Sums the gradients of the microbatches of one step in the table's own buffers.
+///
+/// `tree` is the canonical pairwise tree over all microbatches of the step: the sum does not depend
+/// on which rank computed which of them, if ranks own consecutive ones. After microbatch m, partial
+/// sums of as many microbatches as the binary digits of m say are kept on a stack. `running` adds
+/// them one after the other and needs no stack.
+///
+///     before_microbatch(0); backward; before_microbatch(1); backward; ... finish()
+class GradientSum {
+ public:
+  GradientSum(const ParameterTable& table, GradientOrder order, int microbatches);
+
+  /// How many copies of the gradients the stack holds at most, and their bytes.
+  static int levels(GradientOrder order, int microbatches);
+  static std::int64_t stack_bytes(const ParameterTable& table, GradientOrder order,
+                                  int microbatches);
+
+  /// Puts away the gradients of microbatch m - 1 and clears the table's.
+  void before_microbatch(const Exec& exec, int m);
+
+  /// The table's gradients become the sum over the step.
+  void finish(const Exec& exec);
+
+ private:
+  struct Level {
+    bool full = false;
+    std::vector<Tensor<std::byte, 1>> groups;
+  };
+
+  const ParameterTable& table_;
+  GradientOrder order_;
+  std::vector<Level> stack_;
+};
+
+}  // namespace qnext

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/commands.hpp"
+#include "app/options.hpp"
+#include "app/processor.hpp"
+#include "core/require.hpp"
+
+#include <Kokkos_Core.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace {
+
+using namespace qnext;
+
+// Kokkos from here to the end of the program.
+class KokkosRuntime {
+ public:
+  explicit KokkosRuntime(std::vector<std::string>& flags) {
+    std::string name = "qnext", no_warnings = "--kokkos-disable-warnings";
+    std::vector<char*> arguments{name.data(), no_warnings.data()};
+    for (std::string& flag : flags) {
+      arguments.push_back(flag.data());
+    }
+    arguments.push_back(nullptr);
+    int count = static_cast<int>(arguments.size()) - 1;
+    Kokkos::initialize(count, arguments.data());
+    if (count > 1) {
+      const std::string unknown = arguments[1];
+      Kokkos::finalize();
+      throw InputError(unknown + ": Kokkos knows no such flag; see qnext train --kokkos-help");
+    }
+  }
+  ~KokkosRuntime() { Kokkos::finalize(); }
+  KokkosRuntime(const KokkosRuntime&) = delete;
+  KokkosRuntime& operator=(const KokkosRuntime&) = delete;
+};
+
+struct Run {
+  Status operator()(std::monostate) const { return Status::done; }
+  Status operator()(const TrainOptions& options) const { return train(options); }
+  Status operator()(const PlanOptions& options) const { return plan(options); }
+  Status operator()(const GenerateOptions& options) const { return generate(options); }
+  Status operator()(const CompareOptions& options) const { return compare(options); }
+  Status operator()(const BenchOptions& options) const { return bench(options); }
+  Status operator()(const InfoOptions& options) const { return info(options); }
+};
+
+Status run(int argc, char** argv) {
+  check_processor();
+  CommandLine line = parse_command_line(argc, argv);
+  if (std::holds_alternative<std::monostate>(line.command)) {
+    return Status::done;
+  }
+  const KokkosRuntime kokkos(line.kokkos);
+  return std::visit(Run{}, line.command);
+}
+
+int leave(Status status, const char* message) {
+  std::fprintf(stderr, "qnext: %s\n", message);
+  return static_cast<int>(status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return static_cast<int>(run(argc, argv));
+  } catch (const Error& error) {
+    return leave(error.status(), error.what());
+  } catch (const std::bad_alloc&) {
+    return leave(
+        Status::environment,
+        "the machine has no memory left; see qnext plan for what the deck needs, and take a "
+        "smaller data.microbatch or run.recompute=block");
+  } catch (const std::exception& error) {
+    return leave(Status::defect, error.what());
+  }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/options.hpp"
+
+#include "core/version.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+
+namespace qnext {
+namespace {
+
+constexpr const char* footer =
+    "Flags of Kokkos (--kokkos-threads=2, ...) are passed on.\n"
+    "Exit status: 0 done, 1 a defect of qnext, 2 the input is wrong, 3 the environment failed,\n"
+    "4 a number went bad, 75 interrupted and resumable.";
+
+std::string version_text() {
+  const Version v = version();
+  return fmt::format("qnext {}\ncommit {}\nbackend {}\ncompiler {}\nflags {}", v.version, v.commit,
+                     v.backend, v.compiler, v.flags);
+}
+
+template <class Options>
+void add_deck(CLI::App& command, Options& options) {
+  command.add_option("deck", options.deck, "input deck, a YAML file")->required();
+  command.add_option("overrides", options.overrides, "keys to replace: run.steps=10");
+}
+
+void add_train(CLI::App& command, TrainOptions& options) {
+  add_deck(command, options);
+  command.add_flag("--profile", options.profile, "print the time of each kernel at the end");
+}
+
+void add_generate(CLI::App& command, GenerateOptions& options) {
+  command.add_option("model", options.model, "run folder, checkpoint or Hugging Face folder")
+      ->required();
+  auto* const prompt =
+      command.add_option("--prompt", options.prompt, "text to go on from; bytes are tokens");
+  command.add_option("--tokens", options.tokens, "the prompt as numbers: 1,2,3")
+      ->delimiter(',')
+      ->excludes(prompt);
+  command.add_option("--length", options.length, "tokens to write")->capture_default_str();
+  command.add_option("--temperature", options.temperature, "0: always the most probable token")
+      ->capture_default_str();
+  command.add_option("--top-k", options.top_k, "only the k most probable tokens; 0: all")
+      ->capture_default_str();
+  command
+      .add_option("--top-p", options.top_p, "only the most probable tokens that hold this share")
+      ->capture_default_str();
+  command.add_option("--seed", options.seed, "of the random numbers")->capture_default_str();
+  command.add_option("--precision", options.precision,
+                     "double, float or bf16; as in the checkpoint if absent");
+  command.add_flag("--ids", options.ids, "print numbers instead of bytes");
+}
+
+void add_compare(CLI::App& command, CompareOptions& options) {
+  command.add_option("model", options.model, "Hugging Face folder")->required();
+  command.add_option("golden", options.golden, "file of golden data, HDF5")->required();
+  command.add_option("--precision", options.precision, "double, float or bf16")
+      ->capture_default_str();
+  command.add_option("--chunk", options.chunk, "chunk of the delta rule")->capture_default_str();
+}
+
+void add_bench(CLI::App& command, BenchOptions& options) {
+  command.add_option("what", options.what, "peak, kernels, step or all")->capture_default_str();
+  command.add_option("deck", options.deck, "deck whose shapes are measured");
+  command.add_option("overrides", options.overrides, "keys to replace: run.precision=bf16");
+}
+
+bool is_kokkos_flag(std::string_view argument) {
+  return argument.rfind("--kokkos-", 0) == 0;
+}
+
+}  // namespace
+
+CommandLine parse_command_line(int argc, const char* const* argv) {
+  CommandLine line;
+  std::vector<std::string> arguments;  // CLI11 takes them in reverse order
+  for (int i = argc - 1; i > 0; --i) {
+    auto& list = is_kokkos_flag(argv[i]) ? line.kokkos : arguments;
+    list.emplace_back(argv[i]);
+  }
+
+  TrainOptions train;
+  PlanOptions plan;
+  GenerateOptions generate;
+  CompareOptions compare;
+  BenchOptions bench;
+  InfoOptions info;
+
+  CLI::App program{"Trains and decodes Qwen3-Next models from an input deck.", "qnext"};
+  program.set_version_flag("--version", version_text());
+  program.require_subcommand(1);
+  program.footer(footer);
+  auto* const train_command =
+      program.add_subcommand("train", "pre-train; resumes by itself from the run folder");
+  auto* const plan_command = program.add_subcommand(
+      "plan", "print parameters, memory and FLOPs of a deck; allocates nothing");
+  auto* const generate_command = program.add_subcommand("generate", "write text behind a prompt");
+  auto* const compare_command = program.add_subcommand(
+      "compare", "hold a model against golden data; status 4 if a bound is passed");
+  auto* const bench_command =
+      program.add_subcommand("bench", "measure kernels and the step against this machine");
+  auto* const info_command =
+      program.add_subcommand("info", "say what a checkpoint, run or model folder contains");
+  add_train(*train_command, train);
+  add_deck(*plan_command, plan);
+  add_generate(*generate_command, generate);
+  add_compare(*compare_command, compare);
+  add_bench(*bench_command, bench);
+  info_command->add_option("path", info.path, "file or folder")->required();
+
+  try {
+    program.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
+      program.exit(error);  // prints the help or the version that was asked for
+      return line;
+    }
+    throw InputError(fmt::format("{}; see qnext --help", error.what()));
+  }
+  if (train_command->parsed()) {
+    line.command = train;
+  } else if (plan_command->parsed()) {
+    line.command = plan;
+  } else if (generate_command->parsed()) {
+    line.command = generate;
+  } else if (compare_command->parsed()) {
+    line.command = compare;
+  } else if (bench_command->parsed()) {
+    line.command = bench;
+  } else {
+    line.command = info;
+  }
+  return line;
+}
+
+}  // namespace qnext

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/signals.hpp"
+
+#include <csignal>
+#include <signal.h>
+
+namespace qnext {
+namespace {
+
+constexpr int kinds[] = {SIGTERM, SIGUSR1, SIGINT};
+
+// A handler can reach nothing else.
+volatile std::sig_atomic_t last_signal = 0;
+
+extern "C" void remember_signal(int signal) {
+  last_signal = signal;
+}
+
+}  // namespace
+
+SignalGuard::SignalGuard() {
+  last_signal = 0;
+  struct sigaction action {};
+  action.sa_handler = remember_signal;
+  action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);
+  sigemptyset(&action.sa_mask);
+  for (const int kind : kinds) {
+    sigaction(kind, &action, nullptr);
+  }
+}
+
+SignalGuard::~SignalGuard() {
+  for (const int kind : kinds) {
+    std::signal(kind, SIG_DFL);
+  }
+}
+
+const char* SignalGuard::received() const {
+  switch (last_signal) {
+    case 0:
+      return nullptr;
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
+    default:
+      return "SIGINT";
+  }
+}
+
+}  // namespace qnext
