@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/kernels/delta_rule_slot.hpp"
+
+#include "core/require.hpp"
+
+#include <algorithm>
+#include <string>
+
+namespace qnext {
+namespace {
+
+// A GPU runs this many teams of 128 at once and has the memory for their slots.
+constexpr int most_slots_of_a_device = 128;
+
+int slots(const DeltaRuleShape& shape, int documents) {
+  const int together = device_backend ? most_slots_of_a_device : Exec{}.concurrency();
+  return std::max(1, std::min(together, shape.G * documents));
+}
+
+}  // namespace
+
+namespace delta_rule {
+
+void require_chunk(int chunk) {
+  require(chunk >= 16 && chunk <= 64 && chunk % 16 == 0,
+          "delta rule: chunk = " + std::to_string(chunk) + ", wanted 16, 32, 48 or 64");
+}
+
+void reset(const Exec& exec, const Tensor<int, 1>& next) {
+  Kokkos::parallel_for(
+      "delta_rule::reset", Kokkos::RangePolicy<Exec>(exec, 0, 1),
+      KOKKOS_LAMBDA(const int i) { next(i) = 0; });
+}
+
+}  // namespace delta_rule
+
+template <class Real>
+DeltaRuleWork<Real> reserve_delta_rule_work(Arena& arena, const DeltaRuleShape& shape,
+                                            const MicrobatchShape& microbatch) {
+  delta_rule::TileSpace<Real> forward{nullptr, 0}, backward{nullptr, 0};
+  const delta_rule::ForwardSlot<Real> for_forward(forward, shape);
+  const delta_rule::BackwardSlot<Real> for_backward(backward, shape, microbatch.tokens);
+  return {arena.reserve<Real, 2>("delta_rule_slots", slots(shape, microbatch.documents),
+                                 std::max(forward.used, backward.used)),
+          arena.reserve<int, 1>("delta_rule_next", 1)};
+}
+
+template DeltaRuleWork<float> reserve_delta_rule_work(Arena&, const DeltaRuleShape&,
+                                                      const MicrobatchShape&);
+template DeltaRuleWork<double> reserve_delta_rule_work(Arena&, const DeltaRuleShape&,
+                                                       const MicrobatchShape&);
+
+}  // namespace qnext
