@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/balance_loss.hpp"
+
+#include "core/team.hpp"
+
+namespace qnext {
+namespace {
+
+// constant(r, e) = scale * (count of the sequences of row r), replaced or added. With one row it
+// covers all sequences.
+template <class Real>
+struct Shares {
+  Tensor<const int, 2> count;  // (S, E)
+  Tensor<Real, 2> constant;    // (R, E)
+  Real scale;
+  bool add;
+
+  KOKKOS_FUNCTION void operator()(const int e) const {
+    const int R = constant.extent_int(0);
+    const int sequences = count.extent_int(0) / R;
+    for (int r = 0; r < R; ++r) {
+      std::int64_t sum = 0;
+      for (int s = r * sequences; s < (r + 1) * sequences; ++s) {
+        sum += count(s, e);
+      }
+      const Real share = scale * static_cast<Real>(sum);
+      constant(r, e) = add ? constant(r, e) + share : share;
+    }
+  }
+};
+
+// Replaces the shares of this microbatch by those of the step before, if there was one. One team.
+template <class Real>
+struct PreviousShares {
+  Tensor<const double, 2> previous;  // (L, E)
+  Tensor<Real, 2> constant;          // (1, E)
+  int layer;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int E = constant.extent_int(1);
+    const double total = sum_over<double>(team, E, [&](const int e) { return previous(layer, e); });
+    if (total > 0.0) {
+      for_each_in(team, E, [&](const int e) {
+        constant(0, e) = static_cast<Real>(previous(layer, e) / total);
+      });
+    }
+  }
+};
+
+// Counts of the microbatch join those of the step: whole numbers, exact in any order.
+struct AddCounts {
+  Tensor<const int, 2> count;  // (S, E)
+  Tensor<double, 2> total;     // (L, E)
+  int layer;
+
+  KOKKOS_FUNCTION void operator()(const int e) const {
+    for (int s = 0; s < count.extent_int(0); ++s) {
+      total(layer, e) += count(s, e);
+    }
+  }
+};
+
+// The losses of one layer. One team, so that the sums have one order.
+template <class Real>
+struct AddLosses {
+  RoutingStatistics<Real> statistics;
+  Tensor<const Real, 2> constant;  // (R, E) or empty
+  Real slope;
+  Real z_slope;
+  Tensor<double, 0> balance, router_z;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int S = statistics.count.extent_int(0);
+    const int E = statistics.count.extent_int(1);
+    Real sum = 0;
+    Real squares = 0;
+    for (int s = 0; s < S; ++s) {
+      if (constant.extent(0) != 0) {
+        const Real* const C = &constant(constant.extent(0) == 1 ? 0 : s, 0);
+        const Real* const p = &statistics.probability(s, 0);
+        sum += sum_over<Real>(team, E, [&](const int e) { return C[e] * p[e]; });
+      }
+      squares += statistics.square(s);
+    }
+    Kokkos::single(Kokkos::PerTeam(team), [&] {
+      balance() += static_cast<double>(slope * sum);
+      router_z() += static_cast<double>(z_slope * squares);
+    });
+  }
+};
+
+}  // namespace
+
+template <class Real>
+RoutingStatistics<Real> RoutingStatistics<Real>::reserve(Arena& arena, int sequences, int experts) {
+  return {.count = arena.reserve<int, 2>("routing_count", sequences, experts),
+          .probability = arena.reserve<Real, 2>("routing_probability", sequences, experts),
+          .square = arena.reserve<Real, 1>("routing_square", sequences)};
+}
+
+template <class Real>
+BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int experts,
+                               int experts_per_token)
+    : config_(config), layers_(layers), experts_(experts), experts_per_token_(experts_per_token) {
+  if (config.form == Form::megatron && config.scope == Scope::global) {
+    step_counts_ = Tensor<double, 2>("balance loss: counts of this step", layers, experts);
+    previous_counts_ =
+        Tensor<double, 2>("balance loss: counts of the step before", layers, experts);
+  }
+}
+
+template <class Real>
+typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
+    Arena& arena, const MicrobatchShape& shape) const {
+  Saved saved;
+  for (int layer = 0; layer < layers_; ++layer) {
+    saved.statistics.push_back(RoutingStatistics<Real>::reserve(arena, shape.sequences, experts_));
+  }
+  if (config_.form != Form::none) {
+    saved.constant =
+        arena.reserve<Real, 3>("balance_constant", config_.form == Form::huggingface ? 1 : layers_,
+                               per_sequence() ? shape.sequences : 1, experts_);
+  }
+  saved.tokens = shape.tokens;
+  return saved;
+}
+
+// The losses are slope sum_t,e p_te C_e, hence d loss / d p_te = slope C_e.
+template <class Real>
+double BalanceLoss<Real>::slope(int tokens) const {
+  if (config_.form == Form::none) {
+    return 0.0;
+  }
+  const double layers = config_.form == Form::megatron ? 1.0 : layers_;
+  return experts_ / (layers * tokens);
+}
+
+template <class Real>
+Tensor<Real, 2> BalanceLoss<Real>::constant(const Saved& saved, int layer) const {
+  const std::size_t index = config_.form == Form::huggingface ? 0 : layer;
+  const auto& all = saved.constant;
+  return Tensor<Real, 2>(all.data() + index * all.extent(1) * all.extent(2), all.extent(1),
+                         all.extent(2));
+}
+
+template <class Real>
+void BalanceLoss<Real>::share_out(const Exec& exec, const Saved& saved) const {
+  const auto R = static_cast<double>(saved.constant.extent(1));
+  const double choices = config_.form == Form::megatron ? experts_per_token_ : 1.0;
+  const double layers = config_.form == Form::huggingface ? layers_ : 1.0;
+  const auto scale = static_cast<Real>(R / (choices * layers * saved.tokens));
+  for (int layer = 0; layer < layers_; ++layer) {
+    const bool add = config_.form == Form::huggingface && layer > 0;
+    const auto C = constant(saved, layer);
+    Kokkos::parallel_for("balance_loss::shares", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
+                         Shares<Real>{saved.statistics[layer].count, C, scale, add});
+    if (previous_counts_.extent(0) != 0) {
+      Kokkos::parallel_for("balance_loss::previous_shares", row_policy(exec, 1),
+                           PreviousShares<Real>{previous_counts_, C, layer});
+    }
+  }
+}
+
+template <class Real>
+void BalanceLoss<Real>::forward(const Exec& exec, const Saved& saved, bool training,
+                                const Tensor<double, 0>& balance,
+                                const Tensor<double, 0>& router_z) const {
+  if (empty()) {
+    return;
+  }
+  if (config_.form != Form::none) {
+    share_out(exec, saved);
+  }
+  for (int layer = 0; layer < layers_; ++layer) {
+    const auto C = config_.form == Form::none ? Tensor<Real, 2>() : constant(saved, layer);
+    Kokkos::parallel_for(
+        "balance_loss::add", row_policy(exec, 1),
+        AddLosses<Real>{saved.statistics[layer], C, static_cast<Real>(slope(saved.tokens)),
+                        static_cast<Real>(1.0 / saved.tokens), balance, router_z});
+    if (training && step_counts_.extent(0) != 0) {
+      Kokkos::parallel_for("balance_loss::count", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
+                           AddCounts{saved.statistics[layer].count, step_counts_, layer});
+    }
+  }
+}
+
+template <class Real>
+BalanceGradient<Real> BalanceLoss<Real>::gradient(const Saved& saved, int layer,
+                                                  double scale) const {
+  BalanceGradient<Real> gradient;
+  if (config_.form != Form::none) {
+    gradient.constant = constant(saved, layer);
+    gradient.factor = static_cast<Real>(scale * config_.coefficient * slope(saved.tokens));
+  }
+  gradient.z_factor = static_cast<Real>(scale * config_.router_z_loss * 2.0 / saved.tokens);
+  return gradient;
+}
+
+template <class Real>
+void BalanceLoss<Real>::end_step(const Exec& exec) const {
+  if (step_counts_.extent(0) != 0) {
+    Kokkos::deep_copy(exec, previous_counts_, step_counts_);
+    Kokkos::deep_copy(exec, step_counts_, 0.0);
+  }
+}
+
+template struct RoutingStatistics<float>;
+template struct RoutingStatistics<double>;
+template class BalanceLoss<float>;
+template class BalanceLoss<double>;
+
+}  // namespace qnext

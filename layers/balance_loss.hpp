@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/arena.hpp"
+#include "core/documents.hpp"
+#include "core/types.hpp"
+
+#include <vector>
+
+namespace qnext {
+
+/// Which balance loss is trained, and how much of it. The coefficients of the forms are not
+/// interchangeable: near balance `megatron` pushes layers / K times as hard as the others.
+struct BalanceLossConfig {
+  enum class Form { none, huggingface, megatron, maxtext };
+  /// Of the form megatron: what the counts are taken over. `global` takes those of the whole step
+  /// before, because those of this step are not known in its first microbatch.
+  enum class Scope { microbatch, sequence, global };
+
+  Form form = Form::none;
+  Scope scope = Scope::microbatch;
+  double coefficient = 0.0;
+  double router_z_loss = 0.0;  // coefficient
+};
+
+/// What the balance losses need from the router of one layer. S sequences, E experts.
+template <class Real>
+struct RoutingStatistics {
+  Tensor<int, 2> count;         // (S, E)  tokens that chose the expert, before dropping
+  Tensor<Real, 2> probability;  // (S, E)  sum over the tokens
+  Tensor<Real, 1> square;       // (S)     sum over the tokens of (log sum_e exp(logit))^2
+
+  static RoutingStatistics reserve(Arena& arena, int sequences, int experts);
+};
+
+/// What the balance losses add to the gradient of the logits l of one layer:
+///
+///     dl_te += kappa p_te (C_e - sum_j p_tj C_j) + zeta p_te log_sum_t
+template <class Real>
+struct BalanceGradient {
+  Tensor<const Real, 2> constant;  // (1, E) or (S, E)  C, of the sequence of the token
+  Real factor = 0;                 // kappa
+  Real z_factor = 0;               // zeta
+};
+
+/// The load-balancing losses of all mixtures of experts of a model. With the shares f_e = tokens
+/// that chose expert e / tokens and P_e = mean_t p_te, for L layers and K experts per token:
+///
+///     huggingface   E sum_e f_e P_e, over the tokens of all layers together     K when balanced
+///     megatron      sum_layers E / K sum_e f_e P_e, mean over sequences if      1 a layer
+///                   these are the scope
+///     maxtext       mean over layers and sequences of E sum_e f_e P_e           K
+///
+/// Shares are constants: gradients go through P alone. Router z loss: sum over layers of
+/// mean_t (log sum_e exp(logit_te))^2.
+template <class Real>
+class BalanceLoss {
+ public:
+  using Form = BalanceLossConfig::Form;
+  using Scope = BalanceLossConfig::Scope;
+
+  struct Saved {
+    std::vector<RoutingStatistics<Real>> statistics;  // (L)  filled by the layers' forward
+    Tensor<Real, 3> constant;                         // (L or 1, 1 or S, E)  C of each layer
+    int tokens = 0;                                   // of the microbatch
+  };
+
+  BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token);
+
+  /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
+  bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
+
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
+
+  /// After the forward pass of all layers: adds the losses, without coefficients, to `balance` and
+  /// `router_z` and prepares the gradients. In training the counts join those of the step.
+  void forward(const Exec& exec, const Saved& saved, bool training,
+               const Tensor<double, 0>& balance, const Tensor<double, 0>& router_z) const;
+
+  /// What the backward pass of layer l adds: d (scale (coefficient loss + z coefficient z loss)).
+  BalanceGradient<Real> gradient(const Saved& saved, int layer, double scale) const;
+
+  /// Global scope: the counts of the running step on this rank, to be summed over the ranks that
+  /// share them before `end_step`; and of the step before, which belongs to the restart. Zero
+  /// before the first step, whose microbatches take their own counts.
+  const Tensor<double, 2>& step_counts() const { return step_counts_; }          // (L, E)
+  const Tensor<double, 2>& previous_counts() const { return previous_counts_; }  // (L, E)
+  void end_step(const Exec& exec) const;
+
+ private:
+  bool per_sequence() const {
+    return config_.form == Form::maxtext ||
+           (config_.form == Form::megatron && config_.scope == Scope::sequence);
+  }
+  double slope(int tokens) const;
+  Tensor<Real, 2> constant(const Saved& saved, int layer) const;
+  void share_out(const Exec& exec, const Saved& saved) const;
+
+  BalanceLossConfig config_;
+  int layers_;
+  int experts_;
+  int experts_per_token_;
+  Tensor<double, 2> step_counts_;
+  Tensor<double, 2> previous_counts_;
+};
+
+}  // namespace qnext

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/mixture_of_experts.hpp"
+
+#include "core/math.hpp"
+#include "core/matmul.hpp"
+#include "core/require.hpp"
+#include "core/team.hpp"
+#include "layers/kernels/column_sum.hpp"
+#include "layers/kernels/swiglu.hpp"
+
+#include <string>
+#include <type_traits>
+
+namespace qnext {
+namespace {
+
+constexpr int rows_per_block = 64;
+
+int row_blocks(int T) {
+  return (T + rows_per_block - 1) / rows_per_block;
+}
+
+template <class Storage>
+struct Widen {
+  Tensor<const Storage, 2> x;
+  Tensor<Accum<Storage>, 2> widened;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int t = team.league_rank();
+    const Storage* const from = &x(t, 0);
+    Accum<Storage>* const to = &widened(t, 0);
+    for_each_in(team, x.extent_int(1),
+                [&](const int d) { to[d] = static_cast<Accum<Storage>>(from[d]); });
+  }
+};
+
+// factor(t) = sigmoid(x_t . s). A team takes a token.
+template <class Storage>
+struct SharedGate {
+  using Real = Accum<Storage>;
+
+  Tensor<const Storage, 2> x;
+  Tensor<const Storage, 2> gate;  // (1, D)
+  Tensor<Real, 1> factor;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int t = team.league_rank();
+    const Storage* const row = &x(t, 0);
+    const Storage* const s = gate.data();
+    const Real dot = sum_over<Real>(team, x.extent_int(1), [&](const int d) {
+      return static_cast<Real>(row[d]) * static_cast<Real>(s[d]);
+    });
+    Kokkos::single(Kokkos::PerTeam(team), [&] { factor(t) = sigmoid(dot); });
+  }
+};
+
+// dfactor becomes the gradient of x_t . s, and a block of tokens leaves its part of the gradient of
+// s. A team takes a block.
+template <class Storage>
+struct SharedGateBackward {
+  using Real = Accum<Storage>;
+
+  Tensor<const Storage, 2> x;
+  Tensor<const Real, 1> factor;
+  Tensor<Real, 1> dfactor;
+  Tensor<Real, 2> partial;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int T = x.extent_int(0);
+    const int D = x.extent_int(1);
+    const int first = team.league_rank() * rows_per_block;
+    const int last = min(first + rows_per_block, T);
+    Real* const sum = &partial(team.league_rank(), 0);
+    for_each_in(team, last - first, [&](const int i) {
+      const Real f = factor(first + i);
+      dfactor(first + i) *= f * (Real(1) - f);
+    });
+    for_each_in(team, D, [&](const int d) { sum[d] = 0; });
+    team.team_barrier();
+    for (int t = first; t < last; ++t) {
+      const Storage* const row = &x(t, 0);
+      const Real gradient = dfactor(t);
+      for_each_in(team, D, [&](const int d) { sum[d] += gradient * static_cast<Real>(row[d]); });
+    }
+  }
+};
+
+}  // namespace
+
+template <class Storage>
+MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config,
+                                            const ProcessGrid& grid, ParameterTable& table,
+                                            const std::string& prefix)
+    : config_(config) {
+  const int D = config.model_width, E = config.experts, F = config.expert_width;
+  require(config.experts_per_token >= 1 && config.experts_per_token <= E,
+          prefix + ": " + std::to_string(config.experts_per_token) + " experts per token of " +
+              std::to_string(E));
+  const auto init = Init::normal(config.init_deviation);
+  table.add({.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init},
+            router_);
+  table.add({.name = prefix + ".experts.gate_up_proj",
+             .shard = Shard::whole({E, 2 * F, D}),
+             .init = init,
+             .reduce_over = ReduceOver::data_beside_experts},
+            gate_up_);
+  table.add({.name = prefix + ".experts.down_proj",
+             .shard = Shard::whole({E, D, F}),
+             .init = init,
+             .reduce_over = ReduceOver::data_beside_experts},
+            down_);
+  if (config.shared_width > 0) {
+    const DenseMlpConfig shared{D, config.shared_width, config.init_deviation};
+    shared_ = std::make_unique<DenseMlp<Storage>>(shared, grid, table, prefix + ".shared_expert");
+    table.add({.name = prefix + ".shared_expert_gate.weight",
+               .shard = Shard::whole({1, D}),
+               .init = init},
+              shared_gate_);
+  }
+}
+
+template <class Storage>
+typename MixtureOfExperts<Storage>::Saved MixtureOfExperts<Storage>::reserve_saved(
+    Arena& arena, const MicrobatchShape& shape) const {
+  const int T = shape.tokens, E = config_.experts, K = config_.experts_per_token;
+  Saved saved;
+  saved.routing = {.probabilities = arena.reserve<Real, 2>("probabilities", T, E),
+                   .log_sum = arena.reserve<Real, 1>("log_sum", T),
+                   .selected = arena.reserve<int, 2>("selected", T, K),
+                   .weights = arena.reserve<Real, 2>("weights", T, K)};
+  saved.rows = {.place = arena.reserve<int, 2>("place", T, K),
+                .offset = arena.reserve<int, 1>("offset", E + 1)};
+  saved.gate_up = arena.reserve<Storage, 2>("gate_up", T * K, 2 * config_.expert_width);
+  saved.statistics = RoutingStatistics<Real>::reserve(arena, shape.sequences, E);
+  if (shared_) {
+    saved.shared_factor = arena.reserve<Real, 1>("shared_factor", T);
+    const Arena::Room room(arena, "shared");
+    saved.shared = shared_->reserve_saved(arena, shape);
+  }
+  return saved;
+}
+
+template <class Storage>
+typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work(
+    Arena& arena, const MicrobatchShape& shape) const {
+  const int T = shape.tokens, D = config_.model_width, E = config_.experts;
+  const int K = config_.experts_per_token, F = config_.expert_width;
+  Work work;
+  work.rows = arena.reserve<Storage, 2>("rows", T * K, D);
+  work.hidden = arena.reserve<Storage, 2>("hidden", T * K, F);
+  work.dgate_up = arena.reserve<Storage, 2>("dgate_up", T * K, 2 * F);
+  work.dlogits = arena.reserve<Real, 2>("dlogits", T, E);
+  work.dweights = arena.reserve<Real, 2>("dweights", T, K);
+  work.dispatch = DispatchWork<Real>::reserve(arena, T, shape.sequences, E);
+  if constexpr (!std::is_same_v<Storage, Real>) {
+    work.widened = arena.reserve<Real, 2>("widened", T, D);
+  }
+  if (shared_) {
+    work.dshared_factor = arena.reserve<Real, 1>("dshared_factor", T);
+    work.partial = arena.reserve<Real, 2>("shared_gate_partial", row_blocks(T), D);
+    const Arena::Room room(arena, "shared");
+    work.shared = shared_->reserve_work(arena, shape);
+  }
+  return work;
+}
+
+template <class Storage>
+Tensor<const Accum<Storage>, 2> MixtureOfExperts<Storage>::widen(const Exec& exec,
+                                                                 const Tensor<const Storage, 2>& x,
+                                                                 const Work& work) const {
+  if constexpr (std::is_same_v<Storage, Real>) {
+    return x;
+  } else {
+    Kokkos::parallel_for("experts::widen", row_policy(exec, x.extent_int(0)),
+                         Widen<Storage>{x, work.widened});
+    return work.widened;
+  }
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::route_tokens(const Exec& exec, const Tensor<const Storage, 2>& x,
+                                             const Saved& saved, const Work& work) const {
+  matmul<Real, Real>(exec, Op::none, widen(exec, x, work), Op::transpose, router_.value,
+                     saved.routing.probabilities);
+  route<Real>(exec, config_.renormalise, saved.routing);
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::forward(const Exec& exec, const Documents& documents,
+                                        const Tensor<const Storage, 2>& x,
+                                        const Tensor<Storage, 2>& y, Saved& saved,
+                                        const Work& work) const {
+  const int S = documents.sequences;
+  require(x.extent_int(0) % S == 0, std::to_string(x.extent_int(0)) + " tokens in " +
+                                        std::to_string(S) + " sequences of equal length");
+  route_tokens(exec, x, saved, work);
+  sort_by_expert(exec, S, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count,
+                 saved.statistics.count);
+  sum_routing<Real>(exec, saved.routing, saved.statistics, work.dispatch);
+  if (config_.capacity.rule != Capacity::Rule::dropless) {
+    const Tensor<Real, 1> row_weight(work.dweights.data(), work.dweights.size());
+    drop_beyond<Real>(exec, config_.capacity, saved.statistics.count, saved.routing, saved.rows,
+                      row_weight);
+    sort_by_expert(exec, S, saved.routing.selected, Choices::kept, saved.rows, work.dispatch.count);
+  }
+  compute(exec, x, y, saved, work);
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::compute(const Exec& exec, const Tensor<const Storage, 2>& x,
+                                        const Tensor<Storage, 2>& y, Saved& saved,
+                                        const Work& work) const {
+  saved.x = x;
+  const auto& place = saved.rows.place;
+  const auto& offset = saved.rows.offset;
+  if (shared_) {
+    Kokkos::parallel_for("experts::shared_gate", row_policy(exec, x.extent_int(0)),
+                         SharedGate<Storage>{x, shared_gate_.value, saved.shared_factor});
+    shared_->forward(exec, x, y, saved.shared, work.shared, saved.shared_factor);
+  }
+  spread_tokens<Storage>(exec, x, place, work.rows);
+  matmul_grouped<Storage, Storage>(exec, offset, work.rows, Op::transpose, gate_up_.value,
+                                   saved.gate_up);
+  const auto& weights = saved.routing.weights;
+  const SwigluRows<Real> rows{place.extent_int(0) * place.extent_int(1), saved.rows.flat_place(),
+                              Tensor<const Real, 1>(weights.data(), weights.size())};
+  swiglu_forward<Storage>(exec, rows, side_by_side<const Storage>(saved.gate_up), work.hidden);
+  matmul_grouped<Storage, Storage>(exec, offset, work.hidden, Op::transpose, down_.value,
+                                   work.rows);
+  TokenTerms<Storage> terms;
+  terms.add = shared_ != nullptr;
+  gather_tokens<Storage>(exec, work.rows, place, terms, y);
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::backward(const Exec& exec, const Documents&,
+                                         const Tensor<const Storage, 2>& dy, const Saved& saved,
+                                         const BalanceGradient<Real>* balance,
+                                         const Tensor<Storage, 2>& dx, const Work& work) const {
+  TokenTerms<Storage> terms;
+  if (shared_) {
+    shared_->backward(exec, dy, saved.shared, dx, work.shared, saved.shared_factor,
+                      work.dshared_factor);
+    shared_gate_backward(exec, saved, work);
+    terms.add = true;
+    terms.scale = work.dshared_factor;
+    terms.direction = Tensor<const Storage, 1>(shared_gate_.value.data(), config_.model_width);
+  }
+  experts_backward(exec, dy, saved, work);
+  route_backward<Real>(exec, config_.renormalise, saved.routing, work.dweights, balance,
+                       work.dlogits);
+  matmul<Real, Real>(exec, Op::transpose, work.dlogits, Op::none, widen(exec, saved.x, work),
+                     router_.grad, Write::add);
+  if constexpr (std::is_same_v<Storage, Real>) {
+    matmul<Real, Real>(exec, Op::none, work.dlogits, Op::none, router_.value, dx,
+                       terms.add ? Write::add : Write::replace);
+    terms.add = true;
+  } else {
+    matmul<Real, Real>(exec, Op::none, work.dlogits, Op::none, router_.value, work.widened);
+    terms.matrix = work.widened;
+  }
+  gather_tokens<Storage>(exec, work.rows, saved.rows.place, terms, dx);
+}
+
+// Leaves the gradient of the weights in work.dweights and that of the rows of x in work.rows.
+template <class Storage>
+void MixtureOfExperts<Storage>::experts_backward(const Exec& exec,
+                                                 const Tensor<const Storage, 2>& dy,
+                                                 const Saved& saved, const Work& work) const {
+  const auto& place = saved.rows.place;
+  const auto& offset = saved.rows.offset;
+  const auto& weights = saved.routing.weights;
+  spread_tokens<Storage>(exec, dy, place, work.rows);
+  matmul_grouped<Storage, Storage>(exec, offset, work.rows, Op::none, down_.value, work.hidden);
+  const SwigluRows<Real> rows{place.extent_int(0) * place.extent_int(1), saved.rows.flat_place(),
+                              Tensor<const Real, 1>(weights.data(), weights.size())};
+  swiglu_backward<Storage>(exec, rows, side_by_side<const Storage>(saved.gate_up), work.hidden,
+                           side_by_side<Storage>(work.dgate_up),
+                           Tensor<Real, 1>(work.dweights.data(), work.dweights.size()));
+  matmul_grouped_gradient<Storage, Real>(exec, offset, work.rows, work.hidden, down_.grad);
+  spread_tokens<Storage>(exec, saved.x, place, work.rows);
+  matmul_grouped_gradient<Storage, Real>(exec, offset, work.dgate_up, work.rows, gate_up_.grad);
+  matmul_grouped<Storage, Storage>(exec, offset, work.dgate_up, Op::none, gate_up_.value,
+                                   work.rows);
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::shared_gate_backward(const Exec& exec, const Saved& saved,
+                                                     const Work& work) const {
+  const int blocks = row_blocks(saved.x.extent_int(0));
+  Kokkos::parallel_for(
+      "experts::shared_gate_backward", row_policy(exec, blocks),
+      SharedGateBackward<Storage>{saved.x, saved.shared_factor, work.dshared_factor, work.partial});
+  add_column_sums<Real>(exec, work.partial, blocks,
+                        Tensor<Real, 1>(shared_gate_.grad.data(), config_.model_width));
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storage, 2>& x,
+                                     const Tensor<Storage, 2>& y, Saved& saved,
+                                     const Work& work) const {
+  route_tokens(exec, x, saved, work);
+  sort_by_expert(exec, 1, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count);
+  compute(exec, x, y, saved, work);
+}
+
+template class MixtureOfExperts<bf16>;
+template class MixtureOfExperts<float>;
+template class MixtureOfExperts<double>;
+
+}  // namespace qnext

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/arena.hpp"
+#include "core/documents.hpp"
+#include "core/parameter.hpp"
+#include "core/types.hpp"
+#include "layers/balance_loss.hpp"
+#include "layers/dense_mlp.hpp"
+#include "layers/kernels/capacity.hpp"
+#include "layers/kernels/experts_dispatch.hpp"
+#include "layers/kernels/router.hpp"
+#include "parallel/process_grid.hpp"
+
+#include <memory>
+#include <string>
+
+namespace qnext {
+
+struct MixtureOfExpertsConfig {
+  int model_width = 0;        // D
+  int experts = 0;            // E
+  int experts_per_token = 0;  // K
+  bool renormalise = true;    // weights of a token sum to 1
+  int expert_width = 0;       // F
+  int shared_width = 0;       // G; 0: no shared expert
+  Capacity capacity;
+  double init_deviation = 0.02;
+};
+
+/// The sparse MLP of Qwen3-Next:
+///
+///     p = softmax(W_r x),   w = the K largest p, divided by their sum if `renormalise`
+///     y = sum_k w_k expert_k(x) + sigmoid(x . s) shared(x)
+///     expert(x) = W_down (silu(W_gate x) W_up x)
+///
+/// T tokens in S sequences, D model width, E experts of width F, K for each token, G width of the
+/// shared expert. Router, weights and sums over k in Accum<Storage>. The weight is multiplied into
+/// the row before W_down, so that its gradient is a sum over F.
+template <class Storage>
+class MixtureOfExperts {
+ public:
+  using Real = Accum<Storage>;
+
+  /// 2 K F + 2 G elements, E + K + 2 Reals and 2 K ints a token.
+  struct Saved {
+    Tensor<const Storage, 2> x;     // (T, D)  the caller's, who keeps it until backward
+    Routing<Real> routing;          // what `compare` reads
+    ExpertRows rows;                // T K - offset(E) choices were dropped
+    Tensor<Storage, 2> gate_up;     // (T K, 2F)
+    Tensor<Real, 1> shared_factor;  // (T)  sigmoid(x . s)
+    typename DenseMlp<Storage>::Saved shared;
+    RoutingStatistics<Real> statistics;  // for the balance losses; load of the experts
+  };
+
+  /// K D + 3 K F + 3 G elements, E + K + 1 Reals a token; D Reals more for bf16.
+  struct Work {
+    Tensor<Storage, 2> rows;         // (T K, D)
+    Tensor<Storage, 2> hidden;       // (T K, F)
+    Tensor<Storage, 2> dgate_up;     // (T K, 2F)
+    Tensor<Real, 2> dlogits;         // (T, E)
+    Tensor<Real, 2> dweights;        // (T, K)
+    Tensor<Real, 1> dshared_factor;  // (T)
+    Tensor<Real, 2> widened;         // (T, D) x, then the router's dx; empty unless bf16
+    Tensor<Real, 2> partial;         // (blocks, D)  sums of the gradient of s
+    DispatchWork<Real> dispatch;
+    typename DenseMlp<Storage>::Work shared;
+  };
+
+  /// Registers prefix + ".gate.weight" (E, D), ".experts.gate_up_proj" (E, 2F, D),
+  /// ".experts.down_proj" (E, D, F) and, with a shared expert, ".shared_expert.*" and
+  /// ".shared_expert_gate.weight" (1, D).
+  MixtureOfExperts(const MixtureOfExpertsConfig& config, const ProcessGrid& grid,
+                   ParameterTable& table, const std::string& prefix);
+
+  const MixtureOfExpertsConfig& config() const { return config_; }
+
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
+  Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
+
+  /// x, y (T, D), not the same memory. The `sequences` of the documents are equally long; nothing
+  /// else of the documents matters.
+  void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
+               const Tensor<Storage, 2>& y, Saved& saved, const Work& work) const;
+
+  /// dy, dx (T, D), not the same memory. `balance` is what the balance losses add, or null.
+  void backward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& dy,
+                const Saved& saved, const BalanceGradient<Real>* balance,
+                const Tensor<Storage, 2>& dx, const Work& work) const;
+
+  /// Forward for decoding: never drops, and for few tokens reads the weights of the chosen experts
+  /// alone, each once. Of `saved` it leaves the routing.
+  void step(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
+            Saved& saved, const Work& work) const;
+
+ private:
+  Tensor<const Real, 2> widen(const Exec& exec, const Tensor<const Storage, 2>& x,
+                              const Work& work) const;
+  void route_tokens(const Exec& exec, const Tensor<const Storage, 2>& x, const Saved& saved,
+                    const Work& work) const;
+  void compute(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
+               Saved& saved, const Work& work) const;
+  void experts_backward(const Exec& exec, const Tensor<const Storage, 2>& dy, const Saved& saved,
+                        const Work& work) const;
+  void shared_gate_backward(const Exec& exec, const Saved& saved, const Work& work) const;
+
+  MixtureOfExpertsConfig config_;
+  Weight<Real, 2> router_;      // (E, D)
+  Weight<Storage, 3> gate_up_;  // (E, 2F, D)
+  Weight<Storage, 3> down_;     // (E, D, F)
+  std::unique_ptr<DenseMlp<Storage>> shared_;
+  Weight<Storage, 2> shared_gate_;  // (1, D)
+};
+
+}  // namespace qnext
