@@ -3,6 +3,9 @@
 
 #include "core/types.hpp"
 
+#include <cstdint>
+#include <type_traits>
+
 namespace qnext::tile {
 
 /// A small row-major matrix in the scratch memory of one team.
@@ -23,5 +26,106 @@ struct Tile {
 };
 
 enum class Form { plain, transposed };
+
+namespace detail {
+
+/// f(i, j) for all elements, in any order: the lanes of a team share them on a GPU, the one thread
+/// of a team walks them along rows on a CPU.
+template <class Team, class F>
+KOKKOS_FORCEINLINE_FUNCTION void for_each(const Team& team, int rows, int columns, const F& f) {
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
+  Kokkos::parallel_for(Kokkos::TeamVectorRange(team, rows * columns), [&](const int element) {
+    const int i = element / columns;
+    f(i, element - i * columns);
+  });
+  team.team_barrier();
+#else
+  (void)team;
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC ivdep
+    for (int j = 0; j < columns; ++j) {
+      f(i, j);
+    }
+  }
+#endif
+}
+
+}  // namespace detail
+
+/// All of these are collective: every thread of the team calls, and when a call returns all of
+/// them see its result. On a CPU a team has one thread.
+
+template <class Team, class Real>
+KOKKOS_FUNCTION void fill(const Team& team, const Tile<Real>& tile,
+                          const std::type_identity_t<Real>& value) {
+  detail::for_each(team, tile.rows, tile.columns,
+                   [&](const int i, const int j) { tile(i, j) = value; });
+}
+template <class Team, class Real>
+KOKKOS_FUNCTION void fill(const Team& team, const Real& value, const Tile<Real>& tile) {
+  fill(team, tile, value);
+}
+
+/// Rows that lie `stride` elements apart in memory, widened. Rows from `valid_rows` on become zero
+/// and are not read.
+template <class Team, class T, class Real>
+KOKKOS_FUNCTION void load(const Team& team, const T* source, std::int64_t stride,
+                          const Tile<Real>& tile, int valid_rows) {
+  detail::for_each(team, tile.rows, tile.columns, [&](const int i, const int j) {
+    tile(i, j) = i < valid_rows ? static_cast<Real>(source[i * stride + j]) : Real(0);
+  });
+}
+template <class Team, class T, class Real>
+KOKKOS_FUNCTION void load(const Team& team, const T* source, std::int64_t stride,
+                          const Tile<Real>& tile) {
+  load(team, source, stride, tile, tile.rows);
+}
+
+/// The inverse of load: rounds each element once.
+template <class Team, class T, class Real>
+KOKKOS_FUNCTION void store(const Team& team, const Tile<Real>& tile, T* destination,
+                           std::int64_t stride) {
+  detail::for_each(team, tile.rows, tile.columns, [&](const int i, const int j) {
+    destination[i * stride + j] = static_cast<T>(tile(i, j));
+  });
+}
+
+/// to = from^T
+template <class Team, class Real>
+KOKKOS_FUNCTION void transpose(const Team& team, const std::type_identity_t<Tile<const Real>>& from,
+                               const Tile<Real>& to) {
+  detail::for_each(team, to.rows, to.columns,
+                   [&](const int i, const int j) { to(i, j) = from(j, i); });
+}
+
+/// c += scale op(a) op(b), with the extents of c and op(a).
+template <Form FormA, Form FormB, class Team, class Real>
+KOKKOS_FUNCTION void multiply_add(const Team& team, std::type_identity_t<Real> scale,
+                                  const std::type_identity_t<Tile<const Real>>& a,
+                                  const std::type_identity_t<Tile<const Real>>& b,
+                                  const Tile<Real>& c) {
+  const int terms = FormA == Form::plain ? a.columns : a.rows;
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
+  detail::for_each(team, c.rows, c.columns, [&](const int i, const int j) {
+    Real sum = 0;
+    for (int k = 0; k < terms; ++k) {
+      sum +=
+          (FormA == Form::plain ? a(i, k) : a(k, i)) * (FormB == Form::plain ? b(k, j) : b(j, k));
+    }
+    c(i, j) += scale * sum;
+  });
+#else
+  (void)team;
+  for (int i = 0; i < c.rows; ++i) {
+    for (int k = 0; k < terms; ++k) {
+      const Real factor = scale * (FormA == Form::plain ? a(i, k) : a(k, i));
+#pragma GCC ivdep
+      for (int j = 0; j < c.columns; ++j) {
+        c(i, j) += factor * (FormB == Form::plain ? b(k, j) : b(j, k));
+      }
+    }
+  }
+#endif
+}
 
 }  // namespace qnext::tile
