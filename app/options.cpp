@@ -62,6 +62,13 @@ void add_compare(CLI::App& command, CompareOptions& options) {
   command.add_option("--precision", options.precision, "double, float or bf16")
       ->capture_default_str();
   command.add_option("--chunk", options.chunk, "chunk of the delta rule")->capture_default_str();
+  command
+      .add_option("--divergence", options.divergence, "bf16: largest divergence of logits, nats")
+      ->capture_default_str();
+  command.add_option("--loss", options.loss, "bf16: largest difference of a loss")
+      ->capture_default_str();
+  command.add_option("--cosine", options.cosine, "bf16: least cosine of all gradients together")
+      ->capture_default_str();
 }
 
 void add_bench(CLI::App& command, BenchOptions& options) {

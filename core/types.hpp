@@ -69,4 +69,7 @@ constexpr DataType accum_of(DataType type) {
 /// "bf16", "float" or "double": the words of the deck's `precision`.
 std::string_view name_of(DataType type);
 
+/// The type of that name; an InputError names the three.
+DataType data_type_named(std::string_view name);
+
 }  // namespace qnext

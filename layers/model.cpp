@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/model.hpp"
 
+#include "core/phase.hpp"
+
+#include <algorithm>
+
 namespace qnext {
 namespace {
 
@@ -39,7 +43,30 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
             config.tied_head ? "model.embed_tokens.weight" : ""),
       mtp_(config.mtp_modules == 0 ? nullptr
                                    : std::make_unique<MultiTokenPrediction<Storage>>(
-                                         config.layer, config.init_deviation, grid, table)) {}
+                                         config.layer, config.init_deviation, grid, table)),
+      balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
+               config.layer.experts.experts_per_token) {}
+
+template <class Storage>
+int Model<Storage>::balance_index(int layer) const {
+  if (layer == config_.layers()) {
+    return balances_mtp(config_) ? balanced_layers(config_) - 1 : -1;
+  }
+  const auto begin = config_.mlps.begin();
+  return config_.mlps[layer] == Mlp::experts
+             ? static_cast<int>(std::count(begin, begin + layer, Mlp::experts))
+             : -1;
+}
+
+template <class Storage>
+std::optional<BalanceGradient<Accum<Storage>>> Model<Storage>::balance_gradient(
+    const Saved& saved, int layer, double scale) const {
+  const int index = balance_index(layer);
+  if (balance_.empty() || index < 0) {
+    return std::nullopt;
+  }
+  return balance_.gradient(saved.balance, index, scale);
+}
 
 template <class Storage>
 typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
@@ -78,6 +105,17 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
   if (mtp_) {
     const Arena::Room room(arena, "mtp");
     saved.mtp = mtp_->reserve_saved(arena, shape);
+  }
+  // Statistics of the routers outlive what is computed again.
+  saved.balance = balance_.reserve_saved(arena, shape);
+  for (int i = 0; i < config_.layers(); ++i) {
+    if (balance_index(i) >= 0) {
+      saved.layers[i].mlp.experts.statistics = saved.balance.statistics[balance_index(i)];
+    }
+  }
+  if (balance_index(config_.layers()) >= 0) {
+    saved.mtp.layer.mlp.experts.statistics =
+        saved.balance.statistics[balance_index(config_.layers())];
   }
   return saved;
 }
@@ -134,6 +172,7 @@ template <class Storage>
 void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dropout& dropout,
                              Saved& saved, const Work& work, const State* initial,
                              State* final) const {
+  const Phase phase("forward");
   embedding_.forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->forward(exec, batch.documents, saved.hidden[i],
@@ -149,26 +188,32 @@ void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dr
 }
 
 template <class Storage>
-void Model<Storage>::evaluate(const Exec& exec, const Microbatch& batch, const Saved& saved,
+void Model<Storage>::evaluate(const Exec& exec, const Microbatch& batch, Saved& saved,
                               const Work& work, const LossSums& sums) const {
+  const Phase phase("evaluate");
   head_.forward(exec, saved.normed, batch.labels, sums.cross_entropy, work.head);
   if (mtp_) {
     head_.forward(exec, saved.mtp.normed, saved.mtp.labels, sums.mtp, work.head);
   }
+  balance_.forward(exec, saved.balance, false, sums.balance, sums.router_z);
 }
 
 template <class Storage>
 void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
                               const Dropout& dropout, Saved& saved, const Work& work,
                               const LossSums& sums) const {
+  const Phase phase("backward");
   const Documents& documents = batch.documents;
+  balance_.forward(exec, saved.balance, true, sums.balance, sums.router_z);
   head_.forward_backward(exec, saved.normed, batch.labels, scale.cross_entropy, sums.cross_entropy,
                          work.gradient, Write::replace, work.head);
   if (mtp_) {
     head_.forward_backward(exec, saved.mtp.normed, saved.mtp.labels, scale.mtp, sums.mtp,
                            work.mtp_gradient, Write::replace, work.head);
-    mtp_->backward(exec, documents, embedding_, saved.normed, work.mtp_gradient, nullptr, dropout,
-                   saved.mtp, work.gradient, work.mtp, work.mtp_layer);
+    const auto balance = balance_gradient(saved, config_.layers(), scale.balance);
+    mtp_->backward(exec, documents, embedding_, saved.normed, work.mtp_gradient,
+                   balance ? &*balance : nullptr, dropout, saved.mtp, work.gradient, work.mtp,
+                   work.mtp_layer);
   }
   norm_.backward(exec, work.gradient, saved.hidden.back(), saved.scale, work.gradient,
                  Write::replace, work.norm);
@@ -181,8 +226,9 @@ void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const L
       layer.forward(exec, documents, saved.hidden[i], nullptr, work.recomputed, nullptr,
                     dropout.at(i), saved.layers[i], work.layers[i]);
     }
-    layer.backward(exec, documents, saved.hidden[i], work.gradient, nullptr, dropout.at(i),
-                   saved.layers[i], work.layers[i]);
+    const auto balance = balance_gradient(saved, i, scale.balance);
+    layer.backward(exec, documents, saved.hidden[i], work.gradient, balance ? &*balance : nullptr,
+                   dropout.at(i), saved.layers[i], work.layers[i]);
   }
   embedding_.backward(exec, batch.tokens, work.gradient);
 }
@@ -190,6 +236,7 @@ void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const L
 template <class Storage>
 void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
                           const Work& work) const {
+  const Phase phase("step");
   embedding_.forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],

@@ -14,6 +14,7 @@
 #include "parallel/process_grid.hpp"
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace qnext {
@@ -118,7 +119,7 @@ class Model {
                const Work& work, const State* initial = nullptr, State* final = nullptr) const;
 
   /// Adds the losses of a forward pass to `sums`, nothing else.
-  void evaluate(const Exec& exec, const Microbatch& batch, const Saved& saved, const Work& work,
+  void evaluate(const Exec& exec, const Microbatch& batch, Saved& saved, const Work& work,
                 const LossSums& sums) const;
 
   /// Adds the losses to `sums` and the gradients, times `scale`, to the table.
@@ -139,6 +140,12 @@ class Model {
   const BalanceLoss<Real>& balance_loss() const { return balance_; }
 
  private:
+  /// Where the router of a layer stands among those that are balanced, or -1; the MTP module's
+  /// layer comes after the last.
+  int balance_index(int layer) const;
+  std::optional<BalanceGradient<Real>> balance_gradient(const Saved& saved, int layer,
+                                                        double scale) const;
+
   ModelConfig config_;
   Embedding<Storage> embedding_;
   std::vector<std::unique_ptr<Layer>> layers_;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/gradient/check.hpp"
+#include "tests/model_support.hpp"
+
+#include <gtest/gtest.h>
+
+namespace qnext {
+namespace {
+
+// The whole model in double, cross entropy, MTP and balance losses together: every parameter in
+// turn along a direction of its own. The directions are short, because a flipped choice of experts
+// would be a jump; expect_second_order's steps are 2e-3 and 1e-3 of them.
+void expect_gradients(const ModelConfig& config) {
+  test::ModelUnderTest<double> fixture(config);
+  const test::TestBatch batch({23, 1, 9}, config.vocabulary, 5);
+  fixture.loss(batch, true);
+  std::vector<std::vector<double>> gradients;
+  for (const Parameter& row : fixture.table.rows()) {
+    gradients.push_back(fixture.gradient(row));
+  }
+  std::uint64_t seed = 100;
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    const Parameter& row = fixture.table.rows()[i];
+    if (!row.alias_of.empty()) {
+      continue;
+    }
+    const auto values = fixture.table.values<double>(row);
+    const auto x = test::to_host(values);
+    const auto set = [&](const std::vector<double>& at) {
+      Kokkos::deep_copy(values, test::to_device(at, at.size()));
+    };
+    test::expect_second_order(
+        row.name,
+        [&](const std::vector<double>& at) {
+          set(at);
+          return fixture.loss(batch, false);
+        },
+        x, gradients[i], test::uniform(x.size(), -0.5, 0.5, ++seed));
+    set(x);
+  }
+}
+
+TEST(ModelGradient, IsTheDerivativeForEveryParameter) {
+  expect_gradients(test::small_model_config());
+}
+
+TEST(ModelGradient, WithATiedHead) {
+  ModelConfig config = test::small_model_config();
+  config.tied_head = true;
+  expect_gradients(config);
+}
+
+TEST(ModelGradient, WithTheBalanceLossOfTransformersAndNoRenormalisation) {
+  ModelConfig config = test::small_model_config();
+  config.balance.form = BalanceLossConfig::Form::huggingface;
+  config.layer.experts.renormalise = false;
+  expect_gradients(config);
+}
+
+}  // namespace
+}  // namespace qnext
