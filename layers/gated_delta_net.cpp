@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/gated_delta_net.hpp"
+
+#include "core/require.hpp"
+
+namespace qnext {
+namespace {
+
+GroupedProjection layout_of(const GatedDeltaNetConfig& config, const ProcessGrid& grid) {
+  require(config.value_heads % config.key_heads == 0,
+          "delta net: value_heads = " + std::to_string(config.value_heads) +
+              ", wanted a multiple of key_heads = " + std::to_string(config.key_heads));
+  const int ranks = grid.degrees.tensor;
+  require(config.key_heads % ranks == 0,
+          "delta net: key_heads = " + std::to_string(config.key_heads) +
+              ", wanted a multiple of the tensor degree " + std::to_string(ranks));
+  return {config.key_heads / ranks, config.value_heads / config.key_heads, config.key_width,
+          config.value_width};
+}
+
+template <class Storage>
+DeltaRuleInput<Storage> rule_input(const QueryKeyValue<Storage>& convolved,
+                                   const typename GatedDeltaNet<Storage>::Saved& saved) {
+  return {convolved.q, convolved.k, convolved.v, saved.log_decay, saved.beta};
+}
+
+// The same memory with the heads as one extent.
+template <class T>
+Tensor<T, 2> rows_of(const Tensor<T, 3>& heads) {
+  return Tensor<T, 2>(heads.data(), heads.extent(0), heads.extent(1) * heads.extent(2));
+}
+template <class T>
+Tensor<T, 3> heads_of(const Tensor<T, 2>& rows, int heads) {
+  return Tensor<T, 3>(rows.data(), rows.extent(0), heads, rows.extent(1) / heads);
+}
+
+}  // namespace
+
+template <class Storage>
+GatedDeltaNet<Storage>::GatedDeltaNet(const GatedDeltaNetConfig& config, const ProcessGrid& grid,
+                                      ParameterTable& table, const std::string& prefix)
+    : config_(config),
+      layout_(layout_of(config, grid)),
+      qkvz_proj_(table, prefix + ".in_proj_qkvz.weight", config.model_width, layout_.columns(),
+                 config.init_deviation),
+      ba_proj_(table, prefix + ".in_proj_ba.weight", config.model_width, 2 * layout_.heads(),
+               config.init_deviation),
+      conv_(table, prefix + ".conv1d.weight", layout_, config.conv_taps),
+      norm_(table, prefix + ".norm.weight", layout_, config.norm_epsilon),
+      out_proj_(table, prefix + ".out_proj.weight", layout_.heads() * layout_.V, config.model_width,
+                config.init_deviation) {}
+
+template <class Storage>
+typename GatedDeltaNet<Storage>::Saved GatedDeltaNet<Storage>::reserve_saved(
+    Arena& arena, const MicrobatchShape& shape) const {
+  const int T = shape.tokens, H = layout_.heads();
+  Saved saved;
+  saved.qkvz = arena.reserve<Storage, 2>("qkvz", T, layout_.columns());
+  saved.log_decay = arena.reserve<Real, 2>("log_decay", T, H);
+  saved.beta = arena.reserve<Real, 2>("beta", T, H);
+  saved.read = arena.reserve<Storage, 3>("read", T, H, layout_.V);
+  return saved;
+}
+
+template <class Storage>
+typename GatedDeltaNet<Storage>::Work GatedDeltaNet<Storage>::reserve_work(
+    Arena& arena, const MicrobatchShape& shape) const {
+  const int T = shape.tokens, H = layout_.heads(), G = layout_.G;
+  Work work;
+  work.convolved.q = arena.reserve<Storage, 3>("q", T, G, layout_.K);
+  work.convolved.k = arena.reserve<Storage, 3>("k", T, G, layout_.K);
+  work.convolved.v = arena.reserve<Storage, 3>("v", T, H, layout_.V);
+  work.ba = arena.reserve<Real, 2>("ba", T, 2 * H);
+  work.normed = arena.reserve<Storage, 2>("normed", T, H * layout_.V);
+  work.dnormed = arena.reserve<Storage, 2>("dnormed", T, H * layout_.V);
+  work.dqkvz = arena.reserve<Storage, 2>("dqkvz", T, layout_.columns());
+  work.dba = arena.reserve<Storage, 2>("dba", T, 2 * H);
+  work.dlog_decay = arena.reserve<Real, 2>("dlog_decay", T, H);
+  work.dbeta = arena.reserve<Real, 2>("dbeta", T, H);
+  work.conv = conv_.reserve_work(arena, T);
+  work.norm = norm_.reserve_work(arena, T);
+  work.gates = reserve_delta_gates_work<Real>(arena, T, H);
+  work.rule =
+      reserve_delta_rule_work<Real>(arena, {G, H, layout_.K, layout_.V, config_.chunk}, shape);
+  return work;
+}
+
+template <class Storage>
+typename GatedDeltaNet<Storage>::State GatedDeltaNet<Storage>::reserve_state(Arena& arena,
+                                                                             int documents) const {
+  return {
+      arena.reserve<Storage, 3>("conv_tail", documents, config_.conv_taps - 1, layout_.channels()),
+      arena.reserve<Real, 4>("memory", documents, layout_.heads(), layout_.K, layout_.V)};
+}
+
+template <class Storage>
+void GatedDeltaNet<Storage>::project(const Exec& exec, const Tensor<const Storage, 2>& x,
+                                     Saved& saved, const Work& work) const {
+  qkvz_proj_.template forward<Storage>(exec, x, saved.qkvz);
+  ba_proj_.template forward<Real>(exec, x, work.ba);
+  delta_gates<Real>(exec, layout_.G, work.ba, a_log_.value, dt_bias_.value, saved.log_decay,
+                    saved.beta);
+}
+
+template <class Storage>
+void GatedDeltaNet<Storage>::finish(const Exec& exec, const Saved& saved,
+                                    const Tensor<Storage, 2>& y, const Work& work) const {
+  norm_.forward(exec, saved.read, saved.qkvz, work.normed);
+  out_proj_.template forward<Storage>(exec, work.normed, y);
+}
+
+template <class Storage>
+void GatedDeltaNet<Storage>::forward(const Exec& exec, const Documents& documents,
+                                     const Tensor<const Storage, 2>& x, const State* initial,
+                                     const Tensor<Storage, 2>& y, State* final, Saved& saved,
+                                     const Work& work) const {
+  saved.x = x;
+  saved.initial = initial != nullptr ? *initial : State{};
+  const State result = final != nullptr ? *final : State{};
+  project(exec, x, saved, work);
+  conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved,
+                result.conv_tail);
+  delta_rule_chunked<Storage>(exec, documents, config_.chunk,
+                              rule_input<Storage>(work.convolved, saved), saved.initial.memory,
+                              saved.read, result.memory, work.rule);
+  finish(exec, saved, y, work);
+}
+
+template <class Storage>
+void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documents,
+                                      const Tensor<const Storage, 2>& dy, const State* dfinal,
+                                      const Saved& saved, const Tensor<Storage, 2>& dx,
+                                      State* dinitial, const Work& work) const {
+  const State given = dfinal != nullptr ? *dfinal : State{};
+  const State wanted = dinitial != nullptr ? *dinitial : State{};
+  const auto dread = heads_of<Storage>(work.dnormed, layout_.heads());
+  out_proj_.backward_input(exec, dy, work.dnormed);
+  norm_.backward(exec, work.dnormed, saved.read, saved.qkvz, dread, work.dqkvz, work.normed,
+                 work.norm);
+  out_proj_.backward_weight(exec, dy, work.normed);
+
+  conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved, {});
+  const DeltaRuleGradient<Storage> gradient{work.convolved.q, work.convolved.k, work.convolved.v,
+                                            work.dlog_decay, work.dbeta};
+  delta_rule_chunked_backward<Storage>(
+      exec, documents, config_.chunk, rule_input<Storage>(work.convolved, saved),
+      saved.initial.memory, dread, given.memory, gradient, wanted.memory, work.rule);
+  conv_.backward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved,
+                 given.conv_tail, work.dqkvz, wanted.conv_tail, work.conv);
+  delta_gates_backward<Storage>(exec, layout_.G, work.dlog_decay, work.dbeta, saved.log_decay,
+                                saved.beta, a_log_.value, work.dba, a_log_.grad, dt_bias_.grad,
+                                work.gates);
+
+  qkvz_proj_.backward_input(exec, work.dqkvz, dx);
+  ba_proj_.backward_input(exec, work.dba, dx, Write::add);
+  qkvz_proj_.backward_weight(exec, work.dqkvz, saved.x);
+  ba_proj_.backward_weight(exec, work.dba, saved.x);
+}
+
+template <class Storage>
+void GatedDeltaNet<Storage>::step(const Exec& exec, const Documents& documents,
+                                  const Tensor<const Storage, 2>& x, State& state,
+                                  const Tensor<Storage, 2>& y, Saved& saved, const Work& work,
+                                  State* after) const {
+  project(exec, x, saved, work);
+  if (after != nullptr) {
+    conv_.tails_after_tokens(exec, documents, saved.qkvz, state.conv_tail, after->conv_tail);
+  }
+  conv_.forward(exec, documents, saved.qkvz, state.conv_tail, work.convolved, state.conv_tail);
+  delta_rule_recurrent<Storage>(exec, documents, rule_input<Storage>(work.convolved, saved),
+                                state.memory, saved.read,
+                                after != nullptr ? after->memory : Tensor<Real, 4>());
+  finish(exec, saved, y, work);
+}
+
+template class GatedDeltaNet<bf16>;
+template class GatedDeltaNet<float>;
+template class GatedDeltaNet<double>;
+
+}  // namespace qnext
