@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/types.hpp"
+#include "layers/model.hpp"
+
+#include <cstdint>
+
+namespace qnext {
+
+/// How evenly the experts of all layers were used in one step.
+struct ExpertLoad {
+  double least = 0.0;    // tokens that chose the least wanted expert of any layer
+  double mean = 0.0;     // tokens of an expert when balanced
+  double most = 0.0;     // tokens that chose the most wanted one
+  double dropped = 0.0;  // share of the choices that a capacity dropped
+};
+
+/// Sums the choices of the routers over the microbatches of a step, on the device.
+class ExpertLoadCounter {
+ public:
+  explicit ExpertLoadCounter(const ModelConfig& model);
+
+  void clear(const Exec& exec) const;
+
+  /// After the forward pass of a microbatch of `tokens` tokens. Counts hold whatever the recompute
+  /// policy.
+  template <class Real>
+  void add(const Exec& exec, const typename BalanceLoss<Real>::Saved& saved, int tokens) const;
+
+  /// Waits for the device.
+  ExpertLoad read(const Exec& exec) const;
+
+ private:
+  MixtureOfExpertsConfig config_;
+  Tensor<double, 2> chosen_;  // (L, E)
+  Tensor<double, 2> kept_;    // (L, E)
+};
+
+}  // namespace qnext

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/run_config.hpp"
+#include "core/parameter.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace qnext {
+
+/// Bytes of one rank by kind, from arithmetic alone.
+struct MemoryPlan {
+  struct Line {
+    std::string name;
+    std::int64_t bytes;
+  };
+  std::vector<Line> lines;
+  std::vector<Line> activations;  // of which: by name of the tensor, over all layers, largest first
+
+  std::int64_t total() const;
+};
+
+/// The model of a deck: registered, but without memory.
+struct ModelPlan {
+  std::int64_t parameters = 0;      // of the whole model
+  std::int64_t mtp_parameters = 0;  // of which in the module for multi-token prediction
+  MemoryPlan memory;
+};
+
+/// `documents`: pieces of documents in one sequence, at most.
+ModelPlan plan_model(const RunConfig& config, int documents);
+
+}  // namespace qnext

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/commands.hpp"
+#include "app/flops.hpp"
+#include "app/memory_plan.hpp"
+#include "app/run_config.hpp"
+#include "app/run_log.hpp"
+#include "io/deck.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace qnext {
+namespace {
+
+// 79674391296 -> "79,674,391,296"
+std::string with_commas(std::int64_t number) {
+  std::string digits = std::to_string(number);
+  for (int place = static_cast<int>(digits.size()) - 3; place > 0; place -= 3) {
+    digits.insert(place, ",");
+  }
+  return digits;
+}
+
+std::string memory_table(const MemoryPlan& memory) {
+  constexpr std::size_t most_lines = 12;
+  std::string text = "memory of one rank\n";
+  for (const auto& line : memory.lines) {
+    text += fmt::format("  {:<34}{:>20}  {}\n", line.name, with_commas(line.bytes),
+                        format_bytes(line.bytes));
+  }
+  text += fmt::format("  {:<34}{:>20}  {}\n", "total", with_commas(memory.total()),
+                      format_bytes(memory.total()));
+  text += "activations at the fullest moment, all layers\n";
+  std::int64_t rest = 0;
+  for (std::size_t i = 0; i < memory.activations.size(); ++i) {
+    const auto& line = memory.activations[i];
+    if (i >= most_lines) {
+      rest += line.bytes;
+      continue;
+    }
+    text += fmt::format("  {:<34}{:>20}  {}\n", line.name, with_commas(line.bytes),
+                        format_bytes(line.bytes));
+  }
+  return rest == 0 ? text
+                   : text + fmt::format("  {:<34}{:>20}  {}\n", "others", with_commas(rest),
+                                        format_bytes(rest));
+}
+
+struct Pieces {
+  int in_a_sequence = 1;  // pieces of documents, at most
+  std::string note;
+};
+
+// Activations have room for the documents that the data hold, if the data are here.
+Pieces documents_of(const RunConfig& config) {
+  try {
+    return {most_documents(config), ""};
+  } catch (const InputError& error) {
+    return {1, fmt::format("planned for one document a sequence: {}\n", error.what())};
+  }
+}
+
+std::string flop_table(const RunConfig& config) {
+  const auto length = static_cast<double>(config.data.sequence);
+  std::string text = fmt::format(
+      "FLOPs of training one token at {} tokens a document: 6 x multiply-adds x layers\n",
+      config.data.sequence);
+  for (const FlopPart& part : flop_parts(config.model, length)) {
+    text += fmt::format("  {:<34}{:>20}  x {:<4}{:>9.3f} GFLOP\n", part.name,
+                        with_commas(static_cast<std::int64_t>(part.multiply_adds)), part.layers,
+                        6e-9 * part.multiply_adds * part.layers);
+  }
+  const double sum = flops_per_token(config.model, length);
+  text += fmt::format("  {:<34}{:>20}        {:>9.3f} GFLOP\n", "total", "", 1e-9 * sum);
+  text += fmt::format("  {:<34}{:>20}        {:>9.3f} TFLOP\n", "a step",
+                      fmt::format("{} tokens", with_commas(config.data.tokens_per_step())),
+                      1e-12 * sum * static_cast<double>(config.data.tokens_per_step()));
+  return text;
+}
+
+}  // namespace
+
+Status plan(const PlanOptions& options) {
+  const RunConfig config = read_run_config(Deck::read(options.deck, options.overrides));
+  const Pieces documents = documents_of(config);
+  const ModelPlan plan = plan_model(config, documents.in_a_sequence);
+  std::string text = fmt::format(
+      "{}: {} layers, width {}, vocabulary {}, {}\n", config.run.name, config.model.layers(),
+      config.model.width, with_commas(config.model.vocabulary), name_of(config.run.precision));
+  text += fmt::format("  {:<34}{:>20}\n", "parameters", with_commas(plan.parameters));
+  if (plan.mtp_parameters > 0) {
+    text += fmt::format("  {:<34}{:>20}\n", "without multi-token prediction",
+                        with_commas(plan.parameters - plan.mtp_parameters));
+  }
+  text += memory_table(plan.memory) + documents.note + flop_table(config);
+  std::fputs(text.c_str(), stdout);
+  return Status::done;
+}
+
+}  // namespace qnext

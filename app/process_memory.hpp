@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace qnext {
+
+/// The largest resident set of this process so far in bytes, or 0 where the system does not say.
+std::int64_t peak_resident_bytes();
+
+}  // namespace qnext

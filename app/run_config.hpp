@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/gradient_sum.hpp"
+#include "app/schedule.hpp"
+#include "core/types.hpp"
+#include "io/data_stream.hpp"
+#include "layers/adamw.hpp"
+#include "layers/model.hpp"
+#include "parallel/process_grid.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace qnext {
+
+class Deck;
+
+struct RunSettings {
+  std::string name;
+  std::uint64_t seed = 1;
+  std::int64_t steps = 0;
+  DataType precision = DataType::float32;  // storage of weights and activations
+  double wall_time = 0.0;                  // minutes; 0: no limit
+  double dropout = 0.0;
+  GradientOrder gradient_order = GradientOrder::tree;
+  double peak_flops = 0.0;  // per second, what MFU is a share of; 0: measured at the start
+};
+
+/// Where the weights start.
+struct InitSettings {
+  enum class Kind { random, checkpoint, hugging_face };
+  Kind kind = Kind::random;
+  std::string path;
+};
+
+struct DataSettings {
+  std::vector<SourceConfig> train;
+  std::vector<SourceConfig> evaluate;  // empty: the last part of the training data
+  double last_fraction = 0.0;          // of the training data, held out for evaluation
+  std::int64_t evaluate_every = 0;     // steps; 0: at the end alone
+  bool shuffle = true;
+  bool pack = true;
+  int sequence = 0;    // tokens
+  int batch = 0;       // sequences per step
+  int microbatch = 0;  // sequences in one forward pass
+
+  bool evaluates() const { return !evaluate.empty() || last_fraction > 0.0; }
+  int microbatches() const { return batch / microbatch; }
+  std::int64_t tokens_per_step() const { return std::int64_t{1} * batch * sequence; }
+};
+
+enum class OnBadNumber { stop, skip };
+
+struct SpikeSettings {
+  enum class Action { none, warn, stop, skip };
+  Action action = Action::none;
+  double factor = 4.0;  // over the median of the gradient norm
+  int window = 50;      // steps
+};
+
+struct OptimizerSettings {
+  Schedule learning_rate;
+  AdamWConfig adamw;
+  OnBadNumber on_bad_number = OnBadNumber::stop;
+  SpikeSettings spike;
+};
+
+struct OutputSettings {
+  std::string folder;
+  std::int64_t log_every = 10;        // steps
+  std::int64_t checkpoint_every = 0;  // steps; 0: not by steps
+  double checkpoint_minutes = 0.0;    // 0: not by time
+  int keep = 2;
+  std::string resume = "latest";  // latest | never | a checkpoint
+  bool tensorboard = false;
+};
+
+/// Everything that a deck decides, as plain values.
+struct RunConfig {
+  RunSettings run;
+  InitSettings init;
+  ModelConfig model;
+  double mtp_loss = 0.0;  // coefficient
+  DataSettings data;
+  OptimizerSettings optimizer;
+  Degrees degrees;
+  OutputSettings output;
+
+  /// What the streams of training and of evaluation are made of.
+  StreamConfig training_stream() const;
+  StreamConfig evaluation_stream() const;
+
+  /// The largest microbatch, with at most `documents` pieces of documents in each sequence.
+  MicrobatchShape shape(int documents) const;
+};
+
+/// Pieces of documents that a sequence of training or evaluation holds at most. Opens the data.
+int most_documents(const RunConfig& config);
+
+/// Reads every key, refuses what is wrong with file, line, key and value, and what nothing reads.
+RunConfig read_run_config(const Deck& deck);
+
+}  // namespace qnext

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/run_log.hpp"
+
+#include "core/require.hpp"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <unistd.h>
+
+namespace qnext {
+
+std::string format_bytes(std::int64_t bytes) {
+  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1024.0 && unit < 5; ++unit) {
+    value /= 1024.0;
+  }
+  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
+}
+
+std::string format_seconds(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::lround(seconds));
+  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+std::string format_progress(const Progress& p) {
+  std::string text = fmt::format("step={}/{} loss={:.4f} tokens_per_second={:.0f}", p.step, p.steps,
+                                 p.loss, p.tokens_per_second);
+  if (p.mfu > 0.0) {
+    text += fmt::format(" mfu={:.3f}", p.mfu);
+  }
+  return text + fmt::format(" memory={:.2f}GiB left={}", static_cast<double>(p.memory) / 0x1p30,
+                            format_seconds(p.seconds_left));
+}
+
+RunLog::RunLog(const std::filesystem::path& file)
+    : file_(std::fopen(file.c_str(), "a")), terminal_(isatty(STDOUT_FILENO) != 0) {
+  if (!file_) {
+    throw EnvironmentError(file.string() + ": cannot be written: " + std::strerror(errno));
+  }
+}
+
+void RunLog::line(const std::string& text) {
+  std::fputs((live_line_ ? "\n" + text + "\n" : text + "\n").c_str(), stdout);
+  std::fflush(stdout);
+  live_line_ = false;
+  std::fputs((text + "\n").c_str(), file_.get());
+  std::fflush(file_.get());
+}
+
+void RunLog::progress(const Progress& progress, bool interval) {
+  const std::string text = format_progress(progress);
+  if (terminal_) {
+    std::fputs(("\r\033[K" + text).c_str(), stdout);
+    std::fflush(stdout);
+    live_line_ = true;
+  }
+  if (!interval) {
+    return;
+  }
+  if (!terminal_) {
+    std::fputs((text + "\n").c_str(), stdout);
+    std::fflush(stdout);
+  }
+  std::fputs((text + "\n").c_str(), file_.get());
+  std::fflush(file_.get());
+}
+
+}  // namespace qnext
