@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/posix_file.hpp"
+
+#include "core/require.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace qnext {
+namespace {
+
+[[noreturn]] void fail(const std::string& path, const std::string& what) {
+  throw EnvironmentError(path + ": " + what + ": " + std::strerror(errno));
+}
+
+std::string folder_of(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  return folder.empty() ? "." : folder.string();
+}
+
+}  // namespace
+
+PosixFile::PosixFile(const std::string& path, int flags)
+    : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC)) {
+  if (descriptor_ < 0) {
+    fail(path, "cannot be opened");
+  }
+}
+
+PosixFile PosixFile::open_for_reading(const std::string& path) {
+  return {path, O_RDONLY};
+}
+PosixFile PosixFile::open_for_writing(const std::string& path) {
+  return {path, O_RDWR};
+}
+
+PosixFile::PosixFile(PosixFile&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+PosixFile::~PosixFile() {
+  if (descriptor_ >= 0) {
+    ::close(descriptor_);
+  }
+}
+
+std::int64_t PosixFile::bytes() const {
+  struct stat status;
+  if (::fstat(descriptor_, &status) != 0) {
+    fail(path_, "has no length");
+  }
+  return status.st_size;
+}
+
+void PosixFile::read(std::int64_t begin, void* to, std::int64_t count) const {
+  auto* place = static_cast<char*>(to);
+  while (count > 0) {
+    const ssize_t done = ::pread(descriptor_, place, static_cast<std::size_t>(count), begin);
+    if (done < 0 && errno != EINTR) {
+      fail(path_, "cannot be read at byte " + std::to_string(begin));
+    }
+    if (done == 0) {
+      throw EnvironmentError(path_ + ": ends at byte " + std::to_string(begin) + ", " +
+                             std::to_string(count) + " bytes more are wanted");
+    }
+    const ssize_t step = done < 0 ? 0 : done;
+    place += step;
+    begin += step;
+    count -= step;
+  }
+}
+
+void PosixFile::write(std::int64_t begin, const void* from, std::int64_t count) const {
+  const auto* place = static_cast<const char*>(from);
+  while (count > 0) {
+    const ssize_t done = ::pwrite(descriptor_, place, static_cast<std::size_t>(count), begin);
+    if (done < 0 && errno != EINTR) {
+      fail(path_, "cannot be written at byte " + std::to_string(begin));
+    }
+    const ssize_t step = done < 0 ? 0 : done;
+    place += step;
+    begin += step;
+    count -= step;
+  }
+}
+
+void PosixFile::reserve(std::int64_t count) const {
+  if (::fallocate(descriptor_, FALLOC_FL_KEEP_SIZE, 0, count) == 0) {
+    return;
+  }
+  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
+    fail(path_, "there is no room for " + std::to_string(count) + " bytes");
+  }
+}
+
+void PosixFile::flush() const {
+  if (::fsync(descriptor_) != 0) {
+    fail(path_, "cannot be flushed to the disk");
+  }
+}
+
+void flush_folder(const std::string& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  // Some network file systems flush no folders; they order the renaming themselves.
+  const bool done = descriptor >= 0 && (::fsync(descriptor) == 0 || errno == EINVAL);
+  const int reason = errno;
+  if (descriptor >= 0) {
+    ::close(descriptor);
+  }
+  if (!done) {
+    errno = reason;
+    fail(folder, "cannot be flushed to the disk");
+  }
+}
+
+void replace_file(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) {
+    fail(from, "cannot be renamed to " + to);
+  }
+  flush_folder(folder_of(to));
+}
+
+}  // namespace qnext
