@@ -61,8 +61,18 @@ function(qnext_library name)
     qnext_${name} ${scope} $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                            $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/qnext>)
   target_compile_features(qnext_${name} ${scope} cxx_std_20)
+  if(QNEXT_BACKEND STREQUAL "CUDA")
+    target_compile_definitions(qnext_${name} ${scope} FMT_CONSTEVAL=)  # nvcc refuses fmt's consteval formats
+  endif()
   target_link_libraries(qnext_${name} ${scope} Kokkos::kokkos fmt::fmt ${arg_PUBLIC})
   set_property(GLOBAL APPEND PROPERTY QNEXT_LIBRARIES qnext_${name})
+endfunction()
+
+# qnext_host_only(options.cpp): files without Kokkos whose libraries clang refuses as HIP code.
+function(qnext_host_only)
+  if(QNEXT_BACKEND STREQUAL "HIP")
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "-x;c++")
+  endif()
 endfunction()
 
 # Every header compiled alone: the target `headers`. The list is a glob, because a header that was
