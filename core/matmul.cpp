@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/matmul.hpp"
+
+#include "core/bf16.hpp"
+#include "core/matmul_fallback.hpp"
+#include "core/require.hpp"
+
+#include <string>
+
+namespace qnext {
+namespace {
+
+std::string extents(const char* name, std::size_t rows, std::size_t columns, bool transposed) {
+  const std::string text = std::to_string(rows) + " x " + std::to_string(columns);
+  return std::string(name) + " (" + text + (transposed ? ")^T" : ")");
+}
+
+}  // namespace
+
+template <class In, class Out>
+void matmul(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
+            const Tensor<const In, 2>& b, const Tensor<Out, 2>& c, Write write) {
+  const bool turn_a = op_a == Op::transpose, turn_b = op_b == Op::transpose;
+  if (a.extent(turn_a ? 1 : 0) != c.extent(0) || b.extent(turn_b ? 0 : 1) != c.extent(1) ||
+      a.extent(turn_a ? 0 : 1) != b.extent(turn_b ? 1 : 0)) {
+    require(false, "matmul: extents do not fit: " + extents("A", a.extent(0), a.extent(1), turn_a) +
+                       " " + extents("B", b.extent(0), b.extent(1), turn_b) + " into " +
+                       extents("C", c.extent(0), c.extent(1), false));
+  }
+  matmul_fallback<In, Out>(exec, op_a, a, op_b, b, c, write);
+}
+
+template <class In, class Out>
+void matmul_grouped(const Exec& exec, const Tensor<const int, 1>& offset,
+                    const Tensor<const In, 2>& a, Op op_b, const Tensor<const In, 3>& b,
+                    const Tensor<Out, 2>& c, Write write) {
+  const bool turn_b = op_b == Op::transpose;
+  if (a.extent(0) != c.extent(0) || a.extent(1) != b.extent(turn_b ? 2 : 1) ||
+      c.extent(1) != b.extent(turn_b ? 1 : 2) || offset.extent(0) != b.extent(0) + 1) {
+    require(false,
+            "matmul_grouped: extents do not fit: " + extents("A", a.extent(0), a.extent(1), false) +
+                " " + std::to_string(b.extent(0)) + " of " +
+                extents("B", b.extent(1), b.extent(2), turn_b) + " into " +
+                extents("C", c.extent(0), c.extent(1), false) + ", " +
+                std::to_string(offset.extent(0)) + " offsets");
+  }
+  matmul_grouped_fallback<In, Out>(exec, offset, a, op_b, b, c, write);
+}
+
+template <class In, class Out>
+void matmul_grouped_gradient(const Exec& exec, const Tensor<const int, 1>& offset,
+                             const Tensor<const In, 2>& a, const Tensor<const In, 2>& c,
+                             const Tensor<Out, 3>& b) {
+  if (a.extent(0) != c.extent(0) || b.extent(1) != a.extent(1) || b.extent(2) != c.extent(1) ||
+      offset.extent(0) != b.extent(0) + 1) {
+    require(false, "matmul_grouped_gradient: extents do not fit: " +
+                       extents("A", a.extent(0), a.extent(1), true) + " " +
+                       extents("C", c.extent(0), c.extent(1), false) + " into " +
+                       std::to_string(b.extent(0)) + " of " +
+                       extents("B", b.extent(1), b.extent(2), false) + ", " +
+                       std::to_string(offset.extent(0)) + " offsets");
+  }
+  matmul_grouped_gradient_fallback<In, Out>(exec, offset, a, c, b);
+}
+
+#define QNEXT_INSTANTIATE(In, Out)                                                                 \
+  template void matmul<In, Out>(const Exec&, Op, const Tensor<const In, 2>&, Op,                   \
+                                const Tensor<const In, 2>&, const Tensor<Out, 2>&, Write);         \
+  template void matmul_grouped<In, Out>(const Exec&, const Tensor<const int, 1>&,                  \
+                                        const Tensor<const In, 2>&, Op,                            \
+                                        const Tensor<const In, 3>&, const Tensor<Out, 2>&, Write); \
+  template void matmul_grouped_gradient<In, Out>(                                                  \
+      const Exec&, const Tensor<const int, 1>&, const Tensor<const In, 2>&,                        \
+      const Tensor<const In, 2>&, const Tensor<Out, 3>&);
+QNEXT_INSTANTIATE(double, double)
+QNEXT_INSTANTIATE(float, float)
+QNEXT_INSTANTIATE(bf16, bf16)
+QNEXT_INSTANTIATE(bf16, float)
+#undef QNEXT_INSTANTIATE
+
+}  // namespace qnext
