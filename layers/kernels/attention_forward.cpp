@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/require.hpp"
+#include "layers/kernels/attention_slot.hpp"
+
+namespace qnext {
+namespace {
+
+using namespace attention;
+
+// A team takes a block of query tokens with all heads of one key head and visits the keys, so that
+// a tile of keys and values is loaded once for all of them. The longest blocks come first. Where
+// queries are few (decoding), the keys of a block are split over several teams.
+template <class Storage>
+struct AttentionForward {
+  using Real = Accum<Storage>;
+
+  Documents documents;
+  Geometry n;
+  AttentionInput<Storage> in;
+  Tensor<const Storage, 3> projected;
+  Tensor<Storage, 3> out;
+  Tensor<Real, 2> lse;
+  AttentionWork<Real> work;
+  Real scale;
+  int splits;
+
+  KOKKOS_FUNCTION int query_blocks() const {
+    return blocks_of(documents.longest, n.tokens_in(n.own));
+  }
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int in_block = splits * documents.count * n.G;
+    const int units = query_blocks() * in_block;
+    TileSpace<Real> space{&work.slots(team.league_rank(), 0), 0};
+    const ForwardSlot<Real> slot(space, n);
+    for (int unit = take_unit(team, work.next); unit < units; unit = take_unit(team, work.next)) {
+      const int index = query_blocks() - 1 - unit / in_block;
+      const int document = unit % in_block / (splits * n.G);
+      const int split = unit % (splits * n.G) / n.G;
+      const int begin = documents.begin(document);
+      const int length = documents.begin(document + 1) - begin;
+      if (index * n.tokens_in(n.own) < length) {
+        attend(team, slot, document, split,
+               query_block(begin, length, index, n.tokens_in(n.own), unit % n.G, n.R()));
+      }
+    }
+  }
+
+  KOKKOS_FUNCTION void attend(const RowTeam& team, const ForwardSlot<Real>& slot, int document,
+                              int split, const QueryBlock& block) const {
+    const int cached = in.cached_k.extent(0) == 0 ? 0 : documents.position(block.begin);
+    const int keys = cached + block.first + block.tokens;
+    const int key_blocks = blocks_of(keys, n.visited);
+    const int blocks_in_split = blocks_of(key_blocks, splits);
+    const int last = smaller(key_blocks, (split + 1) * blocks_in_split);
+    load_queries_transposed<Storage>(team, in.q, block, scale, slot.q);
+    clear(team, slot.out.block(0, 0, block.rows(), n.W));
+    for_each_in(team, block.rows(), [&](const int r) {
+      slot.maximum[r] = lowest_maximum<Real>;
+      slot.sum[r] = 0;
+    });
+    for (int index = split * blocks_in_split; index < last; ++index) {
+      const int first_key = index * n.visited;
+      const int count = smaller(n.visited, keys - first_key);
+      load_keys(team, slot, document, block, cached, first_key, count);
+      visit(team, slot, block, first_key - cached - block.first, count);
+    }
+    leave(team, slot, block, split);
+  }
+
+  KOKKOS_FUNCTION void load_keys(const RowTeam& team, const ForwardSlot<Real>& slot, int document,
+                                 const QueryBlock& block, int cached, int first, int count) const {
+    for (int j = 0; j < count; ++j) {
+      const int key = first + j;
+      const bool old = key < cached;
+      const int t = block.begin + key - cached;
+      const Storage* const k = old ? &in.cached_k(document, key, block.g, 0) : &in.k(t, block.g, 0);
+      const Storage* const v = old ? &in.cached_v(document, key, block.g, 0) : &in.v(t, block.g, 0);
+      Real* const key_row = &slot.k(j, 0);
+      Real* const value_row = &slot.v(j, 0);
+      for_each_in(team, n.W, [&](const int w) { key_row[w] = static_cast<Real>(k[w]); });
+      for_each_in(team, n.W, [&](const int w) { value_row[w] = static_cast<Real>(v[w]); });
+    }
+    team.team_barrier();
+  }
+
+  // `offset` is the place of the first key relative to the first query token of the block. Rows of
+  // tokens before that key see none of them and are left out.
+  KOKKOS_FUNCTION void visit(const RowTeam& team, const ForwardSlot<Real>& slot,
+                             const QueryBlock& block, int offset, int count) const {
+    const int first = larger(0, offset * n.R()), rows = block.rows() - first;
+    const auto scores = slot.scores.block(0, first, count, rows);
+    multiply<Form::plain>(team, slot.k.block(0, 0, count, n.W), slot.q.block(0, first, n.W, rows),
+                          scores);
+    for (int j = larger(0, 1 - offset); j < count; ++j) {
+      const int before = (offset + j) * n.R() - first;
+      Real* const row = &scores(j, 0);
+      for_each_in(team, before, [&](const int r) { row[r] = masked<Real>; });
+    }
+    team.team_barrier();
+    weigh(team, slot, scores, first);
+    add_product<Form::transposed>(team, scores, slot.v.block(0, 0, count, n.W),
+                                  slot.out.block(first, 0, rows, n.W));
+  }
+
+  // The online softmax, (2) to (4): turns scores into weights relative to the running maximum.
+  KOKKOS_FUNCTION void weigh(const RowTeam& team, const ForwardSlot<Real>& slot,
+                             const Tile<Real>& scores, int first) const {
+    const int rows = scores.columns;
+    Real* const maximum = slot.maximum + first;
+    Real* const highest = slot.highest + first;
+    Real* const sum = slot.sum + first;
+    Real* const correction = slot.correction + first;
+    for_each_in(team, rows, [&](const int r) { highest[r] = maximum[r]; });
+    for (int j = 0; j < scores.rows; ++j) {
+      const Real* const row = &scores(j, 0);
+      for_each_in(team, rows, [&](const int r) { highest[r] = max(highest[r], row[r]); });
+    }
+    for_each_in(team, rows, [&](const int r) {
+      correction[r] = exp(maximum[r] - highest[r]);
+      maximum[r] = highest[r];
+      sum[r] *= correction[r];
+    });
+    for (int j = 0; j < scores.rows; ++j) {
+      Real* const row = &scores(j, 0);
+      for_each_in(team, rows, [&](const int r) {
+        const Real weight = exp(row[r] - maximum[r]);
+        row[r] = weight;
+        sum[r] += weight;
+      });
+    }
+    team.team_barrier();
+    for (int r = 0; r < rows; ++r) {
+      const Real factor = correction[r];
+      if (factor != Real(1)) {
+        Real* const row = &slot.out(first + r, 0);
+        for_each_in(team, n.W, [&](const int w) { row[w] *= factor; });
+      }
+    }
+    team.team_barrier();
+  }
+
+  KOKKOS_FUNCTION void leave(const RowTeam& team, const ForwardSlot<Real>& slot,
+                             const QueryBlock& block, int split) const {
+    for (int r = 0; r < block.rows(); ++r) {
+      const int t = block.token(r), h = block.head(r);
+      const Real sum = slot.sum[r];
+      const Real inverse = sum > Real(0) ? Real(1) / sum : sum;
+      const Real row_lse = sum > Real(0) ? slot.maximum[r] + log(sum) : lowest_maximum<Real>;
+      const Real* const from = &slot.out(r, 0);
+      if (splits > 1) {
+        const int row = split * in.q.extent_int(0) + t;
+        Real* const to = &work.partial(row, h, 0);
+        for_each_in(team, n.W, [&](const int w) { to[w] = from[w] * inverse; });
+        Kokkos::single(Kokkos::PerTeam(team), [&] { work.partial_lse(row, h) = row_lse; });
+      } else {
+        store(team, t, h, [&](const int w) { return from[w] * inverse; });
+        Kokkos::single(Kokkos::PerTeam(team), [&] { lse(t, h) = row_lse; });
+      }
+    }
+    team.team_barrier();
+  }
+
+  template <class Value>
+  KOKKOS_FORCEINLINE_FUNCTION void store(const RowTeam& team, int t, int h,
+                                         const Value& value) const {
+    Storage* const to = &out(t, h, 0);
+    if (projected.extent(0) == 0) {
+      for_each_in(team, n.W, [&](const int w) { to[w] = Storage(value(w)); });
+    } else {
+      const Storage* const gate = &projected(t, h, n.W);
+      for_each_in(team, n.W, [&](const int w) {
+        to[w] = Storage(value(w) * sigmoid(static_cast<Real>(gate[w])));
+      });
+    }
+  }
+};
+
+// Joins the parts of a split softmax, in order: a team takes a token.
+template <class Storage>
+struct AttentionJoin {
+  using Real = Accum<Storage>;
+
+  AttentionForward<Storage> forward;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const auto& partial = forward.work.partial;
+    const auto& partial_lse = forward.work.partial_lse;
+    const int t = team.league_rank(), T = forward.in.q.extent_int(0);
+    for (int h = 0; h < forward.n.H; ++h) {
+      Real highest = lowest_maximum<Real>;
+      for (int s = 0; s < forward.splits; ++s) {
+        highest = max(highest, partial_lse(s * T + t, h));
+      }
+      Real sum = 0;
+      for (int s = 0; s < forward.splits; ++s) {
+        sum += exp(partial_lse(s * T + t, h) - highest);
+      }
+      Real* const joined = &partial(t, h, 0);
+      const Real own = exp(partial_lse(t, h) - highest) / sum;
+      for_each_in(team, forward.n.W, [&](const int w) { joined[w] *= own; });
+      for (int s = 1; s < forward.splits; ++s) {
+        const Real share = exp(partial_lse(s * T + t, h) - highest) / sum;
+        const Real* const part = &partial(s * T + t, h, 0);
+        for_each_in(team, forward.n.W, [&](const int w) { joined[w] += share * part[w]; });
+      }
+      forward.store(team, t, h, [&](const int w) { return joined[w]; });
+      Kokkos::single(Kokkos::PerTeam(team), [&] { forward.lse(t, h) = highest + log(sum); });
+    }
+  }
+};
+
+}  // namespace
+
+template <class Storage>
+void attention_forward(const Exec& exec, const Documents& documents, const AttentionTiles& tiles,
+                       const AttentionInput<Storage>& in, const Tensor<const Storage, 3>& projected,
+                       const Tensor<Storage, 3>& out, const Tensor<Accum<Storage>, 2>& lse,
+                       const AttentionWork<Accum<Storage>>& work) {
+  using Real = Accum<Storage>;
+  const Geometry n = geometry_of<Storage>(in, tiles);
+  const int T = in.q.extent_int(0);
+  const int splits = in.cached_k.extent(0) == 0 ? 1 : larger(1, split_rows / T);
+  const AttentionForward<Storage> kernel{
+      documents, n, in, projected, out, lse, work, Real(1) / sqrt(Real(n.W)), splits};
+  reset(exec, work.next);
+  Kokkos::parallel_for("attention::forward", row_policy(exec, work.slots.extent_int(0)), kernel);
+  if (splits > 1) {
+    Kokkos::parallel_for("attention::join", row_policy(exec, T), AttentionJoin<Storage>{kernel});
+  }
+}
+
+#define QNEXT_INSTANTIATE(Storage)                                                          \
+  template void attention_forward<Storage>(                                                 \
+      const Exec&, const Documents&, const AttentionTiles&, const AttentionInput<Storage>&, \
+      const Tensor<const Storage, 3>&, const Tensor<Storage, 3>&,                           \
+      const Tensor<Accum<Storage>, 2>&, const AttentionWork<Accum<Storage>>&);
+QNEXT_INSTANTIATE(bf16)
+QNEXT_INSTANTIATE(float)
+QNEXT_INSTANTIATE(double)
+#undef QNEXT_INSTANTIATE
+
+}  // namespace qnext

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/math.hpp"
+#include "core/slot.hpp"
+#include "core/team.hpp"
+#include "core/tile.hpp"
+#include "layers/kernels/attention.hpp"
+
+/// What the walks of forward and backward share. Tiles of scores lie as (keys, query rows) where a
+/// team owns queries and as (query rows, keys) where it owns keys: then no product needs a
+/// transposed copy of what it visits, and statistics of the softmax lie along the vectors.
+namespace qnext::attention {
+
+using tile::Form;
+using tile::Tile;
+
+/// A score that no key of a row can have, and where the running maximum starts: their distance has
+/// an exponential of zero, and both are finite in float.
+template <class Real>
+inline constexpr Real masked = Real(-1e30);
+template <class Real>
+inline constexpr Real lowest_maximum = Real(-5e29);
+
+/// Extents of an attention and of its tiles.
+struct Geometry {
+  int H;
+  int G;
+  int W;
+  int own;      // rows of the tiles that a team keeps
+  int visited;  // rows of the tiles that pass by
+
+  KOKKOS_INLINE_FUNCTION int R() const { return H / G; }
+  /// Tokens whose rows fit a tile of that many rows, at least one.
+  KOKKOS_INLINE_FUNCTION int tokens_in(int rows) const { return rows < R() ? 1 : rows / R(); }
+  KOKKOS_INLINE_FUNCTION int rows_in(int rows) const { return tokens_in(rows) * R(); }
+};
+
+/// Some consecutive tokens of document n with the rows of one key head g: row r belongs to token
+/// first + r / R and query head g R + r % R.
+struct QueryBlock {
+  int begin;  // of the document in the row of tokens
+  int first;  // in the document
+  int tokens;
+  int g;
+  int R;
+
+  KOKKOS_INLINE_FUNCTION int rows() const { return tokens * R; }
+  KOKKOS_INLINE_FUNCTION int token(int r) const { return begin + first + r / R; }
+  KOKKOS_INLINE_FUNCTION int head(int r) const { return g * R + r % R; }
+};
+
+KOKKOS_INLINE_FUNCTION int blocks_of(int count, int block) {
+  return (count + block - 1) / block;
+}
+
+KOKKOS_INLINE_FUNCTION int smaller(int a, int b) {
+  return a < b ? a : b;
+}
+KOKKOS_INLINE_FUNCTION int larger(int a, int b) {
+  return a < b ? b : a;
+}
+
+KOKKOS_INLINE_FUNCTION QueryBlock query_block(int begin, int length, int index, int tokens, int g,
+                                              int R) {
+  const int first = index * tokens;
+  return {begin, first, smaller(tokens, length - first), g, R};
+}
+
+template <class Real>
+KOKKOS_FORCEINLINE_FUNCTION void clear(const RowTeam& team, const Tile<Real>& tile) {
+  for (int i = 0; i < tile.rows; ++i) {
+    Real* const row = &tile(i, 0);
+    for_each_in(team, tile.columns, [&](const int j) { row[j] = 0; });
+  }
+  team.team_barrier();
+}
+
+/// c = a b
+template <Form FormA, class Real>
+KOKKOS_FORCEINLINE_FUNCTION void multiply(const RowTeam& team, const Tile<Real>& a,
+                                          const Tile<Real>& b, const Tile<Real>& c) {
+  clear(team, c);
+  tile::multiply_add<FormA, Form::plain>(team, Real(1), a, b, c);
+  team.team_barrier();
+}
+
+/// c += a b
+template <Form FormA, class Real>
+KOKKOS_FORCEINLINE_FUNCTION void add_product(const RowTeam& team, const Tile<Real>& a,
+                                             const Tile<Real>& b, const Tile<Real>& c) {
+  tile::multiply_add<FormA, Form::plain>(team, Real(1), a, b, c);
+  team.team_barrier();
+}
+
+/// tile(r, w) = factor from(token, head, w) of row r of the block.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void load_queries(const RowTeam& team, const Tensor<const Storage, 3>& from,
+                                         const QueryBlock& block, Real factor,
+                                         const Tile<Real>& tile) {
+  for (int r = 0; r < block.rows(); ++r) {
+    const Storage* const source = &from(block.token(r), block.head(r), 0);
+    Real* const row = &tile(r, 0);
+    for_each_in(team, tile.columns,
+                [&](const int w) { row[w] = factor * static_cast<Real>(source[w]); });
+  }
+}
+
+/// tile(w, r) = factor from(token, head, w) of row r of the block.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void load_queries_transposed(const RowTeam& team,
+                                                    const Tensor<const Storage, 3>& from,
+                                                    const QueryBlock& block, Real factor,
+                                                    const Tile<Real>& tile) {
+  for (int r = 0; r < block.rows(); ++r) {
+    const Storage* const source = &from(block.token(r), block.head(r), 0);
+    for_each_in(team, tile.rows,
+                [&](const int w) { tile(w, r) = factor * static_cast<Real>(source[w]); });
+  }
+}
+
+/// tile(i, w) = from(first + i, head, w) for `count` tokens.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void load_rows(const RowTeam& team, const Tensor<const Storage, 3>& from,
+                                      int first, int count, int head, const Tile<Real>& tile) {
+  for (int i = 0; i < count; ++i) {
+    const Storage* const source = &from(first + i, head, 0);
+    Real* const row = &tile(i, 0);
+    for_each_in(team, tile.columns, [&](const int w) { row[w] = static_cast<Real>(source[w]); });
+  }
+}
+
+/// tile(w, i) = from(first + i, head, w) for `count` tokens.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void load_columns(const RowTeam& team, const Tensor<const Storage, 3>& from,
+                                         int first, int count, int head, const Tile<Real>& tile) {
+  for (int i = 0; i < count; ++i) {
+    const Storage* const source = &from(first + i, head, 0);
+    for_each_in(team, tile.rows, [&](const int w) { tile(w, i) = static_cast<Real>(source[w]); });
+  }
+}
+
+}  // namespace qnext::attention
