@@ -48,7 +48,18 @@ GatedDeltaNet<Storage>::GatedDeltaNet(const GatedDeltaNetConfig& config, const P
       conv_(table, prefix + ".conv1d.weight", layout_, config.conv_taps),
       norm_(table, prefix + ".norm.weight", layout_, config.norm_epsilon),
       out_proj_(table, prefix + ".out_proj.weight", layout_.heads() * layout_.V, config.model_width,
-                config.init_deviation) {}
+                config.init_deviation) {
+  table.add({.name = prefix + ".A_log",
+             .shard = Shard::whole({layout_.heads()}),
+             .init = Init::log_uniform(16.0),
+             .decay = Decay::no},
+            a_log_);
+  table.add({.name = prefix + ".dt_bias",
+             .shard = Shard::whole({layout_.heads()}),
+             .init = Init::ones(),
+             .decay = Decay::no},
+            dt_bias_);
+}
 
 template <class Storage>
 typename GatedDeltaNet<Storage>::Saved GatedDeltaNet<Storage>::reserve_saved(
