@@ -6,8 +6,10 @@
 #include "core/require.hpp"
 #include "core/team.hpp"
 #include "layers/kernels/column_sum.hpp"
+#include "layers/kernels/experts_decode.hpp"
 #include "layers/kernels/swiglu.hpp"
 
+#include <algorithm>
 #include <string>
 #include <type_traits>
 
@@ -15,6 +17,10 @@ namespace qnext {
 namespace {
 
 constexpr int rows_per_block = 64;
+
+// Up to so many tokens the weights of the chosen experts are read for each of them: their second
+// reader finds them in a cache.
+constexpr int decode_tokens = 8;
 
 int row_blocks(int T) {
   return (T + rows_per_block - 1) / rows_per_block;
@@ -152,6 +158,8 @@ typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work
   work.dlogits = arena.reserve<Real, 2>("dlogits", T, E);
   work.dweights = arena.reserve<Real, 2>("dweights", T, K);
   work.dispatch = DispatchWork<Real>::reserve(arena, T, shape.sequences, E);
+  work.decoded =
+      arena.reserve<Real, 2>("decoded", std::min(T, decode_tokens), K * F + config_.shared_width);
   if constexpr (!std::is_same_v<Storage, Real>) {
     work.widened = arena.reserve<Real, 2>("widened", T, D);
   }
@@ -299,9 +307,31 @@ template <class Storage>
 void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storage, 2>& x,
                                      const Tensor<Storage, 2>& y, Saved& saved,
                                      const Work& work) const {
-  route_tokens(exec, x, saved, work);
-  sort_by_expert(exec, 1, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count);
-  compute(exec, x, y, saved, work);
+  const int T = x.extent_int(0);
+  if (T > decode_tokens) {
+    route_tokens(exec, x, saved, work);
+    sort_by_expert(exec, 1, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count);
+    compute(exec, x, y, saved, work);
+    return;
+  }
+  ExpertsDecode<Storage> decode;
+  decode.x = x;
+  decode.router = router_.value;
+  decode.gate_up = gate_up_.value;
+  decode.down = down_.value;
+  if (shared_) {
+    decode.shared_gate = shared_->gate().weight().value;
+    decode.shared_up = shared_->up().weight().value;
+    decode.shared_down = shared_->down().weight().value;
+    decode.direction = shared_gate_.value;
+    decode.shared_factor = saved.shared_factor;
+  }
+  decode.selected = saved.routing.selected;
+  decode.weights = saved.routing.weights;
+  decode.hidden = Tensor<Real, 2>(work.decoded.data(), T, work.decoded.extent(1));
+  decode.logits(exec, saved.routing.probabilities);
+  route<Real>(exec, config_.renormalise, saved.routing);
+  decode.compute(exec, y);
 }
 
 template class MixtureOfExperts<bf16>;

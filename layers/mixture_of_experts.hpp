@@ -63,6 +63,7 @@ class MixtureOfExperts {
     Tensor<Real, 1> dshared_factor;  // (T)
     Tensor<Real, 2> widened;         // (T, D) x, then the router's dx; empty unless bf16
     Tensor<Real, 2> partial;         // (blocks, D)  sums of the gradient of s
+    Tensor<Real, 2> decoded;         // (few tokens, K F + G)  hidden numbers of step
     DispatchWork<Real> dispatch;
     typename DenseMlp<Storage>::Work shared;
   };
