@@ -62,7 +62,7 @@ function(qnext_library name)
                            $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/qnext>)
   target_compile_features(qnext_${name} ${scope} cxx_std_20)
   if(QNEXT_BACKEND STREQUAL "CUDA")
-    target_compile_definitions(qnext_${name} ${scope} FMT_CONSTEVAL=)  # nvcc refuses fmt's consteval formats
+    target_compile_definitions(qnext_${name} ${scope} FMT_USE_CONSTEXPR=1)  # fmt 9 takes nvcc for one without
   endif()
   target_link_libraries(qnext_${name} ${scope} Kokkos::kokkos fmt::fmt ${arg_PUBLIC})
   set_property(GLOBAL APPEND PROPERTY QNEXT_LIBRARIES qnext_${name})
