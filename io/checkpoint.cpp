@@ -190,16 +190,25 @@ void write_content(Hdf5File& file, const CheckpointContent& content) {
   }
 }
 
+/// A disk that is too full says so before anything is written.
+void expect_room(const std::string& part, const std::vector<FileTensor>& tensors) {
+  std::int64_t wanted = 0;
+  for (const FileTensor& tensor : tensors) {
+    wanted += tensor.shard->global_elements() * size_of(tensor.type);
+  }
+  const std::int64_t found = room_in(folder_of(part));
+  if (found < wanted) {
+    throw EnvironmentError(part + ": the disk has room for " + std::to_string(found) +
+                           " bytes, wanted are " + std::to_string(wanted));
+  }
+}
+
 void write_part(const std::string& part, const CheckpointContent& content,
                 const std::vector<FileTensor>& tensors) {
+  expect_room(part, tensors);
   CheckpointBlock block{content.step, 0, {}};
   const auto count = static_cast<std::int64_t>(tensors.size());
   auto file = Hdf5File::create(part, CheckpointBlock::bytes_for(count));
-  std::int64_t bytes = 0;
-  for (const FileTensor& tensor : tensors) {
-    bytes += tensor.shard->global_elements() * size_of(tensor.type);
-  }
-  PosixFile::open_for_writing(part).reserve(bytes);
   write_content(file, content);
   Stage stage;
   for (const FileTensor& tensor : tensors) {

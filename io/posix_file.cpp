@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <utility>
 
@@ -19,12 +20,12 @@ namespace {
   throw EnvironmentError(path + ": " + what + ": " + std::strerror(errno));
 }
 
+}  // namespace
+
 std::string folder_of(const std::string& path) {
   const auto folder = std::filesystem::path(path).parent_path();
   return folder.empty() ? "." : folder.string();
 }
-
-}  // namespace
 
 PosixFile::PosixFile(const std::string& path, int flags)
     : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC)) {
@@ -89,15 +90,6 @@ void PosixFile::write(std::int64_t begin, const void* from, std::int64_t count) 
   }
 }
 
-void PosixFile::reserve(std::int64_t count) const {
-  if (::fallocate(descriptor_, FALLOC_FL_KEEP_SIZE, 0, count) == 0) {
-    return;
-  }
-  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
-    fail(path_, "there is no room for " + std::to_string(count) + " bytes");
-  }
-}
-
 void PosixFile::flush() const {
   if (::fsync(descriptor_) != 0) {
     fail(path_, "cannot be flushed to the disk");
@@ -116,6 +108,14 @@ void flush_folder(const std::string& folder) {
     errno = reason;
     fail(folder, "cannot be flushed to the disk");
   }
+}
+
+std::int64_t room_in(const std::string& folder) {
+  struct statvfs status;
+  if (::statvfs(folder.c_str(), &status) != 0) {
+    fail(folder, "has no known room");
+  }
+  return static_cast<std::int64_t>(status.f_bavail) * static_cast<std::int64_t>(status.f_frsize);
 }
 
 void replace_file(const std::string& from, const std::string& to) {

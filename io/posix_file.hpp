@@ -23,10 +23,6 @@ class PosixFile {
   void read(std::int64_t begin, void* to, std::int64_t count) const;
   void write(std::int64_t begin, const void* from, std::int64_t count) const;
 
-  /// Takes room on the disk without changing the length, where the file system can: a disk that is
-  /// too full says so before anything is written.
-  void reserve(std::int64_t count) const;
-
   /// Waits until the disk has what was written.
   void flush() const;
 
@@ -36,6 +32,12 @@ class PosixFile {
   std::string path_;
   int descriptor_;
 };
+
+/// Of the file: "." when it names none.
+std::string folder_of(const std::string& path);
+
+/// Bytes that the disk of a folder still has for us.
+std::int64_t room_in(const std::string& folder);
 
 /// Waits until the disk has the names in a folder.
 void flush_folder(const std::string& folder);
