@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/tile_product.hpp"
 #include "core/types.hpp"
 
 #include <cstdint>
@@ -104,27 +105,21 @@ KOKKOS_FUNCTION void multiply_add(const Team& team, std::type_identity_t<Real> s
                                   const std::type_identity_t<Tile<const Real>>& a,
                                   const std::type_identity_t<Tile<const Real>>& b,
                                   const Tile<Real>& c) {
-  const int terms = FormA == Form::plain ? a.columns : a.rows;
+  constexpr bool plain_a = FormA == Form::plain, plain_b = FormB == Form::plain;
+  const int terms = plain_a ? a.columns : a.rows;
 #if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
   detail::for_each(team, c.rows, c.columns, [&](const int i, const int j) {
     Real sum = 0;
     for (int k = 0; k < terms; ++k) {
-      sum +=
-          (FormA == Form::plain ? a(i, k) : a(k, i)) * (FormB == Form::plain ? b(k, j) : b(j, k));
+      sum += (plain_a ? a(i, k) : a(k, i)) * (plain_b ? b(k, j) : b(j, k));
     }
     c(i, j) += scale * sum;
   });
 #else
   (void)team;
-  for (int i = 0; i < c.rows; ++i) {
-    for (int k = 0; k < terms; ++k) {
-      const Real factor = scale * (FormA == Form::plain ? a(i, k) : a(k, i));
-#pragma GCC ivdep
-      for (int j = 0; j < c.columns; ++j) {
-        c(i, j) += factor * (FormB == Form::plain ? b(k, j) : b(j, k));
-      }
-    }
-  }
+  multiply_add_on_cpu<Real>(
+      c.rows, c.columns, terms, scale, {a.data, plain_a ? a.stride : 1, plain_a ? 1 : a.stride},
+      {b.data, plain_b ? b.stride : 1, plain_b ? 1 : b.stride}, c.data, c.stride);
 #endif
 }
 

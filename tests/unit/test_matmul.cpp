@@ -43,9 +43,7 @@ struct Matrix {
   std::vector<double> values;
   bool turned = false;
 
-  double at(int i, int j) const {
-    return turned ? values[std::int64_t(j) * columns + i] : values[std::int64_t(i) * columns + j];
-  }
+  double at(int i, int j) const { return values[turned ? j * columns + i : i * columns + j]; }
 };
 
 template <class In>

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/tile_product.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace qnext::tile {
+namespace {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+inline constexpr int register_rows = 12;
+#elif defined(__AVX__)
+inline constexpr int vector_bytes = 32;
+inline constexpr int register_rows = 6;
+#elif defined(__aarch64__)
+inline constexpr int vector_bytes = 16;
+inline constexpr int register_rows = 12;
+#else
+inline constexpr int vector_bytes = 16;
+inline constexpr int register_rows = 6;
+#endif
+
+// Sums of register_rows x 2 vectors stay in registers, beside two vectors of b and one element of
+// a: 27 of 32 registers, or 15 of 16.
+inline constexpr int vectors = 2;
+
+// Terms of one pass: a panel of b, two vectors wide, then fits beside the rows of a in the first
+// cache.
+inline constexpr int block_terms = 256;
+
+// A panel of b whose rows lie that many bytes apart is copied before that many rows use it: its
+// rows share few sets of the cache and lie on pages of their own. Nearer rows are better read in
+// place.
+inline constexpr int far_bytes = 2048;
+inline constexpr int packing_rows = 4 * register_rows;
+
+template <class Real>
+struct Lanes {
+  static constexpr int count = vector_bytes / int(sizeof(Real));
+  typedef Real Vector __attribute__((vector_size(vector_bytes)));
+  typedef Real Unaligned
+      __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias));
+};
+
+// c (rows, width vectors) += scale a b for one register block. `b` has `step` elements between its
+// rows and `c` is at least as wide as the block.
+template <class Real, int rows, int width, bool turned>
+void register_block(int K, Real scale, const Real* __restrict a, std::int64_t stride_a,
+                    const Real* __restrict b, std::int64_t step, Real* c, std::int64_t stride) {
+  using Vector = typename Lanes<Real>::Vector;
+  using Unaligned = typename Lanes<Real>::Unaligned;
+  constexpr int lanes = Lanes<Real>::count;
+  Vector sum[rows][width] = {};
+  for (int k = 0; k < K; ++k) {
+    Vector right[width];
+#pragma GCC unroll 4
+    for (int v = 0; v < width; ++v) {
+      right[v] = *reinterpret_cast<const Unaligned*>(b + v * lanes);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      const Real left = a[turned ? i : i * stride_a];
+#pragma GCC unroll 4
+      for (int v = 0; v < width; ++v) {
+        sum[i][v] += left * right[v];
+      }
+    }
+    a += turned ? stride_a : 1;
+    b += step;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < width; ++v) {
+      Unaligned* const place = reinterpret_cast<Unaligned*>(c + i * stride + v * lanes);
+      *place = *place + scale * sum[i][v];
+    }
+  }
+}
+
+template <class Real>
+using Block = void (*)(int, Real, const Real*, std::int64_t, const Real*, std::int64_t, Real*,
+                       std::int64_t);
+
+// The register blocks of 1 ... register_rows rows.
+template <class Real, int width, bool turned>
+Block<Real> block_of(int rows) {
+  static constexpr auto blocks = []<int... i>(std::integer_sequence<int, i...>) {
+    return std::array<Block<Real>, sizeof...(i)>{register_block<Real, i + 1, width, turned>...};
+  }
+  (std::make_integer_sequence<int, register_rows>());
+  return blocks[rows - 1];
+}
+
+// One step of the transposition of a square of vectors: swaps the off-diagonal quarters of every
+// square of 2 distance rows and lanes.
+template <class Real, int distance, int... lane>
+void swap_quarters(typename Lanes<Real>::Vector* row, std::integer_sequence<int, lane...>) {
+  constexpr int lanes = sizeof...(lane);
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & distance) == 0) {
+      const auto low = row[i], high = row[i + distance];
+      row[i] = __builtin_shufflevector(
+          low, high, ((lane & distance) != 0 ? lanes + (lane ^ distance) : lane)...);
+      row[i + distance] = __builtin_shufflevector(
+          low, high, ((lane & distance) != 0 ? lanes + lane : lane ^ distance)...);
+    }
+  }
+}
+
+// to(k, j) = from(j, k) for a square of as many rows as a vector has lanes.
+template <class Real>
+void transpose_square(const Real* from, std::int64_t from_stride, Real* to, int to_stride) {
+  using Unaligned = typename Lanes<Real>::Unaligned;
+  constexpr int lanes = Lanes<Real>::count;
+  typename Lanes<Real>::Vector row[lanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    row[i] = *reinterpret_cast<const Unaligned*>(from + i * from_stride);
+  }
+  constexpr auto all = std::make_integer_sequence<int, lanes>();
+  swap_quarters<Real, 1>(row, all);
+  if constexpr (lanes > 2) {
+    swap_quarters<Real, 2>(row, all);
+  }
+  if constexpr (lanes > 4) {
+    swap_quarters<Real, 4>(row, all);
+  }
+  if constexpr (lanes > 8) {
+    swap_quarters<Real, 8>(row, all);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    *reinterpret_cast<Unaligned*>(to + i * to_stride) = row[i];
+  }
+}
+
+// Columns [0, columns) of b, terms [0, K), as rows of `width` vectors; columns that b lacks are
+// zero.
+template <class Real, int width>
+void pack(int K, int columns, const Strided<Real>& b, Real* panel) {
+  constexpr int lanes = Lanes<Real>::count, wide = width * lanes;
+  if (columns < wide) {
+    std::fill_n(panel, K * wide, Real(0));
+  }
+  if (b.column == 1) {
+    for (int k = 0; k < K; ++k) {
+      std::copy_n(b.data + k * b.row, columns, panel + k * wide);
+    }
+    return;
+  }
+  const int whole_columns = columns / lanes * lanes, whole_terms = K / lanes * lanes;
+  for (int j = 0; j < whole_columns; j += lanes) {
+    for (int k = 0; k < whole_terms; k += lanes) {
+      transpose_square(b.data + j * b.column + k, b.column, panel + k * wide + j, wide);
+    }
+  }
+  for (int j = 0; j < columns; ++j) {
+    for (int k = j < whole_columns ? whole_terms : 0; k < K; ++k) {
+      panel[k * wide + j] = b.data[j * b.column + k];
+    }
+  }
+}
+
+// Rows of the result in blocks that differ by at most one row.
+struct RowBlocks {
+  int rows, count;
+
+  explicit RowBlocks(int M) : rows(M), count((M + register_rows - 1) / register_rows) {}
+  int begin(int block) const { return int(std::int64_t(rows) * block / count); }
+};
+
+// A panel of columns of c: all rows with terms [0, K).
+template <class Real, int width, bool turned>
+void multiply_panel(int M, int columns, int K, Real scale, const Strided<Real>& a,
+                    const Strided<Real>& b, Real* c, std::int64_t stride, Real* memory) {
+  constexpr int wide = width * Lanes<Real>::count;
+  const bool whole = columns == wide;
+  const Real* panel = b.data;
+  std::int64_t step = b.row;
+  const bool far = b.row * std::int64_t(sizeof(Real)) >= far_bytes;
+  if (b.column != 1 || !whole || (far && M >= packing_rows)) {
+    pack<Real, width>(K, columns, b, memory);
+    panel = memory;
+    step = wide;
+  }
+  const std::int64_t stride_a = turned ? a.column : a.row;
+  const RowBlocks blocks(M);
+  for (int block = 0; block < blocks.count; ++block) {
+    const int begin = blocks.begin(block), rows = blocks.begin(block + 1) - begin;
+    const auto multiply = block_of<Real, width, turned>(rows);
+    const Real* const left = a.data + begin * a.row;
+    Real* const to = c + begin * stride;
+    if (whole) {
+      multiply(K, scale, left, stride_a, panel, step, to, stride);
+      continue;
+    }
+    Real edge[register_rows * wide];
+    for (int i = 0; i < rows; ++i) {
+      std::copy_n(to + i * stride, columns, edge + i * wide);
+    }
+    multiply(K, scale, left, stride_a, panel, step, edge, wide);
+    for (int i = 0; i < rows; ++i) {
+      std::copy_n(edge + i * wide, columns, to + i * stride);
+    }
+  }
+}
+
+template <class Real, bool turned>
+void multiply(int M, int N, int K, Real scale, const Strided<Real>& a, const Strided<Real>& b,
+              Real* c, std::int64_t stride) {
+  constexpr int lanes = Lanes<Real>::count, wide = vectors * lanes;
+  alignas(64) Real memory[block_terms * wide];
+  for (int k = 0; k < K; k += block_terms) {
+    const int terms = std::min(block_terms, K - k);
+    const Strided<Real> left{a.data + k * a.column, a.row, a.column};
+    for (int j = 0; j < N; j += wide) {
+      const int columns = std::min(wide, N - j);
+      const Strided<Real> right{b.data + k * b.row + j * b.column, b.row, b.column};
+      if (columns > lanes) {
+        multiply_panel<Real, vectors, turned>(M, columns, terms, scale, left, right, c + j, stride,
+                                              memory);
+      } else {
+        multiply_panel<Real, 1, turned>(M, columns, terms, scale, left, right, c + j, stride,
+                                        memory);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <class Real>
+void multiply_add_on_cpu(int M, int N, int K, Real scale, const Strided<Real>& a,
+                         const Strided<Real>& b, Real* c, std::int64_t stride) {
+  if (a.column == 1) {
+    multiply<Real, false>(M, N, K, scale, a, b, c, stride);
+  } else {
+    multiply<Real, true>(M, N, K, scale, a, b, c, stride);
+  }
+}
+
+template void multiply_add_on_cpu<float>(int, int, int, float, const Strided<float>&,
+                                         const Strided<float>&, float*, std::int64_t);
+template void multiply_add_on_cpu<double>(int, int, int, double, const Strided<double>&,
+                                          const Strided<double>&, double*, std::int64_t);
+
+}  // namespace qnext::tile
