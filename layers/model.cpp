@@ -12,6 +12,17 @@ std::string layer_name(int i) {
   return "model.layers." + std::to_string(i);
 }
 
+// The layers whose routers the balance losses see: those with experts and, except in the form of
+// transformers, which knows no MTP, the layer of the MTP module.
+bool balances_mtp(const ModelConfig& config) {
+  return config.mtp_modules > 0 && config.balance.form != BalanceLossConfig::Form::huggingface;
+}
+
+int balanced_layers(const ModelConfig& config) {
+  return static_cast<int>(std::count(config.mlps.begin(), config.mlps.end(), Mlp::experts)) +
+         (balances_mtp(config) ? 1 : 0);
+}
+
 }  // namespace
 
 LossSums LossSums::make() {

@@ -35,7 +35,7 @@ void expect_gradients(const ModelConfig& config) {
           set(at);
           return fixture.loss(batch, false);
         },
-        x, gradients[i], test::uniform(x.size(), -0.5, 0.5, ++seed));
+        x, gradients[i], test::uniform(x.size(), -0.05, 0.05, ++seed));
     set(x);
   }
 }
