@@ -95,8 +95,13 @@ KOKKOS_FUNCTION void store(const Team& team, const Tile<Real>& tile, T* destinat
 template <class Team, class Real>
 KOKKOS_FUNCTION void transpose(const Team& team, const std::type_identity_t<Tile<const Real>>& from,
                                const Tile<Real>& to) {
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
   detail::for_each(team, to.rows, to.columns,
                    [&](const int i, const int j) { to(i, j) = from(j, i); });
+#else
+  (void)team;
+  transpose_on_cpu<Real>(to.rows, to.columns, from.data, from.stride, to.data, to.stride);
+#endif
 }
 
 /// c += scale op(a) op(b), with the extents of c and op(a).
@@ -117,9 +122,9 @@ KOKKOS_FUNCTION void multiply_add(const Team& team, std::type_identity_t<Real> s
   });
 #else
   (void)team;
-  multiply_add_on_cpu<Real>(
-      c.rows, c.columns, terms, scale, {a.data, plain_a ? a.stride : 1, plain_a ? 1 : a.stride},
-      {b.data, plain_b ? b.stride : 1, plain_b ? 1 : b.stride}, c.data, c.stride);
+  const Strided<Real> left{a.data, plain_a ? a.stride : 1, plain_a ? 1 : a.stride};
+  const Strided<Real> right{b.data, plain_b ? b.stride : 1, plain_b ? 1 : b.stride};
+  multiply_add_on_cpu<Real, Real>(c.rows, c.columns, terms, scale, left, right, c.data, c.stride);
 #endif
 }
 

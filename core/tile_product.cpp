@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/tile_product.hpp"
 
+#include "core/bf16.hpp"
+
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 
 namespace qnext::tile {
@@ -111,15 +114,31 @@ void swap_quarters(typename Lanes<Real>::Vector* row, std::integer_sequence<int,
   }
 }
 
-// to(k, j) = from(j, k) for a square of as many rows as a vector has lanes.
+// As many numbers as a vector of Real has lanes, widened.
 template <class Real>
-void transpose_square(const Real* from, std::int64_t from_stride, Real* to, int to_stride) {
+typename Lanes<Real>::Vector read(const Real* from) {
+  return *reinterpret_cast<const typename Lanes<Real>::Unaligned*>(from);
+}
+template <class Real>
+typename Lanes<Real>::Vector read(const bf16* from) {
+  constexpr int lanes = Lanes<Real>::count;
+  typedef std::uint16_t Halves
+      __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
+  typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
+  static_assert(sizeof(Words) / sizeof(std::uint32_t) == lanes);
+  const Words words = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words) << 16;
+  return reinterpret_cast<typename Lanes<Real>::Vector>(words);
+}
+
+// to(k, j) = from(j, k) for a square of as many rows as a vector has lanes.
+template <class Real, class T>
+void transpose_square(const T* from, std::int64_t from_stride, Real* to, int to_stride) {
   using Unaligned = typename Lanes<Real>::Unaligned;
   constexpr int lanes = Lanes<Real>::count;
   typename Lanes<Real>::Vector row[lanes];
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
-    row[i] = *reinterpret_cast<const Unaligned*>(from + i * from_stride);
+    row[i] = read<Real>(from + i * from_stride);
   }
   constexpr auto all = std::make_integer_sequence<int, lanes>();
   swap_quarters<Real, 1>(row, all);
@@ -140,27 +159,35 @@ void transpose_square(const Real* from, std::int64_t from_stride, Real* to, int 
 
 // Columns [0, columns) of b, terms [0, K), as rows of `width` vectors; columns that b lacks are
 // zero.
-template <class Real, int width>
-void pack(int K, int columns, const Strided<Real>& b, Real* panel) {
+template <class Real, int width, class T>
+void pack(int K, int columns, const Strided<T>& b, Real* panel) {
+  using Unaligned = typename Lanes<Real>::Unaligned;
   constexpr int lanes = Lanes<Real>::count, wide = width * lanes;
+  const int whole_columns = columns / lanes * lanes;
   if (columns < wide) {
     std::fill_n(panel, K * wide, Real(0));
   }
   if (b.column == 1) {
     for (int k = 0; k < K; ++k) {
-      std::copy_n(b.data + k * b.row, columns, panel + k * wide);
+      const T* const row = b.data + k * b.row;
+      for (int j = 0; j < whole_columns; j += lanes) {
+        *reinterpret_cast<Unaligned*>(panel + k * wide + j) = read<Real>(row + j);
+      }
+      for (int j = whole_columns; j < columns; ++j) {
+        panel[k * wide + j] = static_cast<Real>(row[j]);
+      }
     }
     return;
   }
-  const int whole_columns = columns / lanes * lanes, whole_terms = K / lanes * lanes;
+  const int whole_terms = K / lanes * lanes;
   for (int j = 0; j < whole_columns; j += lanes) {
     for (int k = 0; k < whole_terms; k += lanes) {
-      transpose_square(b.data + j * b.column + k, b.column, panel + k * wide + j, wide);
+      transpose_square<Real>(b.data + j * b.column + k, b.column, panel + k * wide + j, wide);
     }
   }
   for (int j = 0; j < columns; ++j) {
     for (int k = j < whole_columns ? whole_terms : 0; k < K; ++k) {
-      panel[k * wide + j] = b.data[j * b.column + k];
+      panel[k * wide + j] = static_cast<Real>(b.data[j * b.column + k]);
     }
   }
 }
@@ -174,18 +201,19 @@ struct RowBlocks {
 };
 
 // A panel of columns of c: all rows with terms [0, K).
-template <class Real, int width, bool turned>
+template <class Real, int width, bool turned, class T>
 void multiply_panel(int M, int columns, int K, Real scale, const Strided<Real>& a,
-                    const Strided<Real>& b, Real* c, std::int64_t stride, Real* memory) {
+                    const Strided<T>& b, Real* c, std::int64_t stride, Real* memory) {
   constexpr int wide = width * Lanes<Real>::count;
   const bool whole = columns == wide;
-  const Real* panel = b.data;
-  std::int64_t step = b.row;
-  const bool far = b.row * std::int64_t(sizeof(Real)) >= far_bytes;
-  if (b.column != 1 || !whole || (far && M >= packing_rows)) {
+  const bool far = b.row * std::int64_t(sizeof(T)) >= far_bytes;
+  const Real* panel = memory;
+  std::int64_t step = wide;
+  if (!std::is_same_v<T, Real> || b.column != 1 || !whole || (far && M >= packing_rows)) {
     pack<Real, width>(K, columns, b, memory);
-    panel = memory;
-    step = wide;
+  } else if constexpr (std::is_same_v<T, Real>) {
+    panel = b.data;
+    step = b.row;
   }
   const std::int64_t stride_a = turned ? a.column : a.row;
   const RowBlocks blocks(M);
@@ -209,9 +237,9 @@ void multiply_panel(int M, int columns, int K, Real scale, const Strided<Real>& 
   }
 }
 
-template <class Real, bool turned>
-void multiply(int M, int N, int K, Real scale, const Strided<Real>& a, const Strided<Real>& b,
-              Real* c, std::int64_t stride) {
+template <class Real, bool turned, class T>
+void multiply(int M, int N, int K, Real scale, const Strided<Real>& a, const Strided<T>& b, Real* c,
+              std::int64_t stride) {
   constexpr int lanes = Lanes<Real>::count, wide = vectors * lanes;
   alignas(64) Real memory[block_terms * wide];
   for (int k = 0; k < K; k += block_terms) {
@@ -219,7 +247,7 @@ void multiply(int M, int N, int K, Real scale, const Strided<Real>& a, const Str
     const Strided<Real> left{a.data + k * a.column, a.row, a.column};
     for (int j = 0; j < N; j += wide) {
       const int columns = std::min(wide, N - j);
-      const Strided<Real> right{b.data + k * b.row + j * b.column, b.row, b.column};
+      const Strided<T> right{b.data + k * b.row + j * b.column, b.row, b.column};
       if (columns > lanes) {
         multiply_panel<Real, vectors, turned>(M, columns, terms, scale, left, right, c + j, stride,
                                               memory);
@@ -233,9 +261,9 @@ void multiply(int M, int N, int K, Real scale, const Strided<Real>& a, const Str
 
 }  // namespace
 
-template <class Real>
+template <class Real, class T>
 void multiply_add_on_cpu(int M, int N, int K, Real scale, const Strided<Real>& a,
-                         const Strided<Real>& b, Real* c, std::int64_t stride) {
+                         const Strided<T>& b, Real* c, std::int64_t stride) {
   if (a.column == 1) {
     multiply<Real, false>(M, N, K, scale, a, b, c, stride);
   } else {
@@ -243,9 +271,34 @@ void multiply_add_on_cpu(int M, int N, int K, Real scale, const Strided<Real>& a
   }
 }
 
-template void multiply_add_on_cpu<float>(int, int, int, float, const Strided<float>&,
-                                         const Strided<float>&, float*, std::int64_t);
-template void multiply_add_on_cpu<double>(int, int, int, double, const Strided<double>&,
-                                          const Strided<double>&, double*, std::int64_t);
+template <class Real>
+void transpose_on_cpu(int rows, int columns, const Real* from, std::int64_t from_stride, Real* to,
+                      std::int64_t stride) {
+  constexpr int lanes = Lanes<Real>::count;
+  const int whole_rows = rows / lanes * lanes, whole_columns = columns / lanes * lanes;
+  for (int i = 0; i < whole_rows; i += lanes) {
+    for (int j = 0; j < whole_columns; j += lanes) {
+      transpose_square<Real>(from + j * from_stride + i, from_stride, to + i * stride + j,
+                             static_cast<int>(stride));
+    }
+  }
+  for (int i = 0; i < rows; ++i) {
+    for (int j = i < whole_rows ? whole_columns : 0; j < columns; ++j) {
+      to[i * stride + j] = from[j * from_stride + i];
+    }
+  }
+}
+
+template void transpose_on_cpu<float>(int, int, const float*, std::int64_t, float*, std::int64_t);
+template void transpose_on_cpu<double>(int, int, const double*, std::int64_t, double*,
+                                       std::int64_t);
+
+#define QNEXT_INSTANTIATE(Real, T)                                                      \
+  template void multiply_add_on_cpu<Real, T>(int, int, int, Real, const Strided<Real>&, \
+                                             const Strided<T>&, Real*, std::int64_t);
+QNEXT_INSTANTIATE(double, double)
+QNEXT_INSTANTIATE(float, float)
+QNEXT_INSTANTIATE(float, bf16)
+#undef QNEXT_INSTANTIATE
 
 }  // namespace qnext::tile
