@@ -81,7 +81,7 @@ void reset(const Exec& exec, const Tensor<int, 1>& next) {
 }  // namespace attention
 
 AttentionTiles AttentionTiles::usual() {
-  return device_backend ? AttentionTiles{32, 32} : AttentionTiles{128, 64};
+  return device_backend ? AttentionTiles{32, 32} : AttentionTiles{192, 48};
 }
 
 template <class Real>
