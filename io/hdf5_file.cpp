@@ -138,17 +138,19 @@ hid_t make_space(const std::vector<std::int64_t>& extents) {
   return H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
 }
 
-std::int64_t product(const std::vector<std::int64_t>& extents) {
-  std::int64_t elements = 1;
-  for (const std::int64_t extent : extents) {
-    elements *= extent;
-  }
-  return elements;
-}
-
 Handle without_times(hid_t list_class) {
   const hid_t list = H5Pcreate(list_class);
   H5Pset_obj_track_times(list, false);
+  return {list, H5Pclose};
+}
+
+/// Closing a file closes what is open in it. A file system without locks is none the worse.
+Handle file_access() {
+  const hid_t list = H5Pcreate(H5P_FILE_ACCESS);
+  H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
+#if H5_VERSION_GE(1, 10, 7)
+  H5Pset_file_locking(list, true, true);
+#endif
   return {list, H5Pclose};
 }
 
@@ -184,30 +186,6 @@ Handle text_type(const std::string& text) {
 
 }  // namespace
 
-ElementType element_type_of(DataType type) {
-  return type == DataType::bf16      ? ElementType::bf16
-         : type == DataType::float32 ? ElementType::float32
-                                     : ElementType::float64;
-}
-
-std::string_view name_of(ElementType type) {
-  constexpr std::string_view names[] = {"bf16",  "float32", "float64",     "int32",
-                                        "int64", "text",    "another type"};
-  return names[static_cast<int>(type)];
-}
-
-std::int64_t DatasetShape::elements() const {
-  return product(extents);
-}
-
-std::string to_string(const std::vector<std::int64_t>& extents) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < extents.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(extents[i]);
-  }
-  return text + ")";
-}
-
 Hdf5File::Hdf5File(const std::string& path) : path_(path), id_(-1) {
   silence();
   if (!std::filesystem::is_regular_file(path)) {
@@ -216,8 +194,7 @@ Hdf5File::Hdf5File(const std::string& path) : path_(path), id_(-1) {
   if (H5Fis_hdf5(path.c_str()) <= 0) {
     throw InputError(path + ": not an HDF5 file");
   }
-  const Handle access(QNEXT_HDF5(H5Pcreate(H5P_FILE_ACCESS), ""), H5Pclose);
-  QNEXT_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "");
+  const Handle access = file_access();
   id_ = QNEXT_HDF5(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), "");
 }
 
@@ -226,8 +203,7 @@ Hdf5File Hdf5File::create(const std::string& path, std::int64_t user_block) {
   const std::string& path_ = path;  // what QNEXT_HDF5 names
   const Handle creation = without_times(H5P_FILE_CREATE);
   QNEXT_HDF5(H5Pset_userblock(creation, static_cast<hsize_t>(user_block)), "");
-  const Handle access(QNEXT_HDF5(H5Pcreate(H5P_FILE_ACCESS), ""), H5Pclose);
-  QNEXT_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "");
+  const Handle access = file_access();
   return {path, QNEXT_HDF5(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), "")};
 }
 
@@ -371,7 +347,7 @@ Array<T> Hdf5File::read_dataset(const std::string& dataset) const {
   } else {
     Array<T> array;
     array.extents = extents_of(space);
-    array.values.resize(product(array.extents));
+    array.values.resize(elements_of(array.extents));
     QNEXT_HDF5(H5Dread(handle, file_type(element_type<T>()), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                        array.values.data()),
                dataset);
@@ -394,7 +370,7 @@ std::string Hdf5File::read_text(const std::string& dataset) const {
   const Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
   const Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
   const auto extents = extents_of(space);
-  if (H5Tget_class(type) != H5T_STRING || product(extents) != 1) {
+  if (H5Tget_class(type) != H5T_STRING || elements_of(extents) != 1) {
     throw InputError(path_ + ": " + dataset + ": is not a text");
   }
   return text_of(type, 1, [&](hid_t memory, void* to) {
@@ -488,7 +464,7 @@ void Hdf5File::write_box(const std::string& dataset, DataType type,
 template <class T>
 void Hdf5File::write_dataset(const std::string& dataset, const std::vector<T>& values,
                              const std::vector<std::int64_t>& extents) {
-  require(product(extents) == static_cast<std::int64_t>(values.size()),
+  require(elements_of(extents) == static_cast<std::int64_t>(values.size()),
           dataset + ": " + std::to_string(values.size()) + " values for " + to_string(extents));
   create_group(dataset.substr(0, dataset.rfind('/')));
   const Handle type = file_type(element_type<T>());

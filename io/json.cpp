@@ -20,7 +20,7 @@ class JsonBuilder final : public nlohmann::json_sax<nlohmann::json> {
 
   Json take() { return std::move(root_); }
 
-  bool null() override { return place({}); }
+  bool null() override { return place(std::monostate{}); }
   bool boolean(bool value) override { return place(value); }
   bool number_integer(number_integer_t value) override { return place(std::int64_t{value}); }
   bool number_unsigned(number_unsigned_t value) override {
