@@ -5,6 +5,8 @@
 #include "tests/reference/attention.hpp"
 #include "tests/support.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -82,6 +84,31 @@ class AttentionLayer {
     layer.backward(Exec{}, documents, to_device<Storage>(dy, documents.position.extent(0), n.D),
                    nullptr, saved, dx, nullptr, work);
     return to_host(dx);
+  }
+
+  /// How far y may be from the definition. Normed heads have length sqrt(W) times at most 1.4, so
+  /// that the products of a score sum up to at most 2 sqrt(W). The projections commit D errors
+  /// relative to sums that the norm takes back to size 1, the scores W: a weight is off by
+  /// 4 sqrt(W) (D + W) epsilon of Real, and by 8 sqrt(W) epsilon of Storage where projections, q
+  /// and k are rounded to it. The mean of v adds an error a key, the output projection one a term.
+  double bound(const std::vector<double>& x, bool same_rounding = false) const {
+    double largest_value = 0.0, largest_sum = 0.0;
+    for (const double v : reference::project(x, weights.v, n.D)) {
+      largest_value = std::max(largest_value, std::abs(v));
+    }
+    const int terms = n.H * n.W;
+    for (int d = 0; d < n.D; ++d) {
+      double sum = 0.0;
+      for (int i = 0; i < terms; ++i) {
+        sum += std::abs(weights.o[d * terms + i]);
+      }
+      largest_sum = std::max(largest_sum, sum);
+    }
+    const double longest = *std::max_element(n.lengths.begin(), n.lengths.end());
+    const double root = std::sqrt(n.W);
+    return largest_value * largest_sum *
+           ((4.0 * root * (n.D + n.W) + longest + terms) * epsilon_of<Real>() +
+            (same_rounding ? 0.0 : 8.0 * root * epsilon_of<Storage>()));
   }
 
   reference::AttentionShape n;

@@ -143,16 +143,12 @@ TYPED_TEST(GatedAttentionEquivalence, ARepeatedPassHasTheSameBits) {
   EXPECT_EQ(k_proj, layer.gradient("k_proj"));
 }
 
-// Two ways of the same sums: each is as far from the exact result as unit.gated_attention allows.
-// There is no rounding to Storage in one that is not in the other, but a sum that falls on the
-// other side of a border between two numbers of Storage moves q, k or the output by one spacing.
+// Two ways of the same sums, each as far from the exact result as the bound of the layer says. Both
+// round to Storage in the same places, but in bf16 a sum on the other side of a border between two
+// numbers moves q, k or the output by a whole spacing.
 template <class Storage>
-double piecewise_bound(const AttentionShape& n) {
-  const double longest = *std::max_element(n.lengths.begin(), n.lengths.end());
-  const double root = std::sqrt(n.W), largest = 2.0 * n.H * n.W;
-  return 2.0 * largest *
-         ((4.0 * root * (n.D + n.W) + longest + n.H * n.W) * test::epsilon_of<Accum<Storage>>() +
-          (std::is_same_v<Storage, bf16> ? 8.0 * root * test::epsilon_of<Storage>() : 0.0));
+double piecewise_bound(const AttentionLayer<Storage>& layer, const std::vector<double>& x) {
+  return 2.0 * layer.bound(x, !std::is_same_v<Storage, bf16>);
 }
 
 void expect_close(const std::vector<double>& actual, const std::vector<double>& expected,
@@ -184,7 +180,7 @@ void compare_pieces(const std::vector<int>& pieces, bool by_step) {
                            : layer.forward(documents, input, first == 0 ? nullptr : &state, &state);
     const auto expected =
         joined(rows(whole, n.D, first, piece), rows(whole, n.D, length + first, piece));
-    expect_close(y, expected, piecewise_bound<Storage>(n));
+    expect_close(y, expected, piecewise_bound(layer, x));
     first += piece;
   }
 }
@@ -214,7 +210,7 @@ TYPED_TEST(GatedAttentionEquivalence, DocumentsStepAtTheirOwnLength) {
   const auto y = layer.step(make_documents({1, 1}, 1, {11, 130}),
                             joined(rows(x, n.D, 11, 1), rows(x, n.D, 142, 1)), state);
   expect_close(y, joined(rows(whole, n.D, 11, 1), rows(whole, n.D, 142, 1)),
-               piecewise_bound<TypeParam>(n));
+               piecewise_bound(layer, x));
 }
 
 }  // namespace

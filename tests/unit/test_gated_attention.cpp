@@ -20,22 +20,10 @@ void compare(const AttentionShape& n) {
   const auto x = test::rounded<Storage>(test::uniform(n.tokens() * n.D, -1.0, 1.0, 1));
   const auto expected = reference::gated_attention(n, layer.weights, x);
   const auto actual = layer.forward(test::documents(n.lengths), x);
-  // Normed heads have length sqrt(W) times at most 1.4, so that a score is at most 2 sqrt(W). The
-  // projections commit D errors relative to sums that the norm takes back to size 1, the scores W:
-  // a weight is off by 4 sqrt(W) (D + W) epsilon of Real, or, where operands were rounded to
-  // Storage on the way, by 8 sqrt(W) epsilon of Storage. v is at most 2 sqrt(D) and y sums H W
-  // products with weights below 1 / sqrt(D).
-  const double longest = *std::max_element(n.lengths.begin(), n.lengths.end());
-  const double root = std::sqrt(n.W), largest = 2.0 * n.H * n.W;
-  const double bound = largest * ((4.0 * root * (n.D + n.W) + longest + n.H * n.W) *
-                                      test::epsilon_of<Accum<Storage>>() +
-                                  8.0 * root * test::epsilon_of<Storage>());
-  double worst = 0.0;
+  const double bound = layer.bound(x);
   for (std::size_t i = 0; i < expected.size(); ++i) {
     ASSERT_NEAR(actual[i], expected[i], bound) << "element " << i;
-    worst = std::max(worst, std::abs(actual[i] - expected[i]));
   }
-  testing::Test::RecordProperty("worst", std::to_string(worst / bound));
 }
 
 template <class Storage>
