@@ -22,9 +22,10 @@ struct PlanOptions {
 };
 
 struct GenerateOptions {
-  std::string model;        // run folder, checkpoint or Hugging Face folder
-  std::string prompt;       // bytes are tokens
-  std::vector<int> tokens;  // the prompt as numbers instead
+  std::string model;                   // deck, run folder, checkpoint or Hugging Face folder
+  std::vector<std::string> overrides;  // of a deck
+  std::string prompt;                  // bytes are tokens
+  std::vector<int> tokens;             // the prompt as numbers instead
   int length = 200;
   double temperature = 0.8;  // 0: the most probable token
   int top_k = 0;             // 0: all
@@ -46,7 +47,7 @@ struct CompareOptions {
 };
 
 struct BenchOptions {
-  std::string what = "all";
+  std::string what;  // peak | kernels | step | decode | all
   std::string deck;
   std::vector<std::string> overrides;
 };

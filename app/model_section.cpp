@@ -32,6 +32,20 @@ void check_positive(const Section& deck, std::initializer_list<std::pair<const c
   }
 }
 
+int read_rotary_width(const Section& deck, int head_width, const GatedAttentionConfig* folder) {
+  const double known = folder ? 1.0 * folder->rotary_width / folder->head_width : 0.25;
+  const double fraction = deck.get("rotary_fraction", known);
+  deck.check(fraction > 0.0 && fraction <= 1.0, "rotary_fraction", "must be above 0 and at most 1");
+  // A fraction like 1/3 arrives rounded down.
+  const int width = static_cast<int>(std::floor(fraction * head_width + 1e-6));
+  deck.check(width > 0 && width % 2 == 0, "rotary_fraction",
+             fmt::format("gives {} rotated numbers of head_width {}; an even number is wanted",
+                         width, head_width));
+  deck.check(folder == nullptr || width == folder->rotary_width, "rotary_fraction",
+             fmt::format("the model folder has {}", known));
+  return width;
+}
+
 GatedAttentionConfig read_attention(const Section& deck, const ModelConfig& model,
                                     const GatedAttentionConfig* folder) {
   GatedAttentionConfig config;
@@ -45,19 +59,7 @@ GatedAttentionConfig read_attention(const Section& deck, const ModelConfig& mode
                         {"head_width", config.head_width}});
   deck.check(config.heads % config.key_value_heads == 0, "heads",
              fmt::format("must be a multiple of key_value_heads, {}", config.key_value_heads));
-  if (folder == nullptr) {
-    const double fraction = deck.get("rotary_fraction", 0.25);
-    deck.check(fraction > 0.0 && fraction <= 1.0, "rotary_fraction",
-               "must be above 0 and at most 1");
-    // A fraction like 1/3 arrives rounded down.
-    config.rotary_width = static_cast<int>(std::floor(fraction * config.head_width + 1e-6));
-    deck.check(config.rotary_width > 0 && config.rotary_width % 2 == 0, "rotary_fraction",
-               fmt::format("gives {} rotated numbers of head_width {}; an even number is wanted",
-                           config.rotary_width, config.head_width));
-  } else {
-    config.rotary_width = folder->rotary_width;
-    deck.check(!deck.has("rotary_fraction"), "rotary_fraction", "the model folder decides it");
-  }
+  config.rotary_width = read_rotary_width(deck, config.head_width, folder);
   config.rotary_base = shape(deck, "rotary_base", folder ? &folder->rotary_base : nullptr, 1e7);
   deck.check(config.rotary_base > 1.0, "rotary_base", "must be above 1");
   config.norm_epsilon = model.norm_epsilon;
@@ -153,36 +155,60 @@ MixtureOfExpertsConfig read_experts(const Section& deck, const ModelConfig& mode
   return config;
 }
 
-std::vector<Mixer> read_mixers(const Section& deck) {
-  const int layers = deck.get<int>("layers");
-  deck.check(layers > 0, "layers", "must be positive");
+std::vector<std::string> words_of(const std::vector<Mixer>& mixers) {
+  std::vector<std::string> words;
+  for (const Mixer mixer : mixers) {
+    words.push_back(mixer == Mixer::attention ? "attention" : "delta_net");
+  }
+  return words;
+}
+
+std::vector<Mixer> read_mixer_list(const Section& deck, int layers, const ModelConfig* folder) {
   std::vector<Mixer> mixers;
-  if (deck.is_list("mixers")) {
-    for (const std::string& word : deck.get<std::vector<std::string>>("mixers")) {
-      deck.check(word == "delta_net" || word == "attention", "mixers",
-                 "each is delta_net or attention, not " + word);
-      mixers.push_back(word == "attention" ? Mixer::attention : Mixer::delta_net);
-    }
-    deck.check(static_cast<int>(mixers.size()) == layers, "mixers",
-               fmt::format("has {} entries for {} layers", mixers.size(), layers));
-    return mixers;
+  const auto words = folder ? deck.get("mixers", words_of(folder->mixers))
+                            : deck.get<std::vector<std::string>>("mixers");
+  for (const std::string& word : words) {
+    deck.check(word == "delta_net" || word == "attention", "mixers",
+               "each is delta_net or attention, not " + word);
+    mixers.push_back(word == "attention" ? Mixer::attention : Mixer::delta_net);
   }
-  const Section pattern = deck.section("mixers");
-  const int every = pattern.get("full_attention_every", 4);
-  pattern.check(every > 0, "full_attention_every", "must be positive");
-  for (int i = 0; i < layers; ++i) {
-    mixers.push_back((i + 1) % every == 0 ? Mixer::attention : Mixer::delta_net);
-  }
+  deck.check(static_cast<int>(mixers.size()) == layers, "mixers",
+             fmt::format("has {} entries for {} layers", mixers.size(), layers));
   return mixers;
 }
 
-std::vector<Mlp> read_mlps(const Section& deck, int layers) {
+std::vector<Mixer> read_mixers(const Section& deck, int layers, const ModelConfig* folder) {
+  std::vector<Mixer> mixers;
+  if (deck.is_list("mixers") || (folder && !deck.has("mixers"))) {
+    mixers = read_mixer_list(deck, layers, folder);
+  } else {
+    const Section pattern = deck.section("mixers");
+    const int every = pattern.get("full_attention_every", 4);
+    pattern.check(every > 0, "full_attention_every", "must be positive");
+    for (int i = 0; i < layers; ++i) {
+      mixers.push_back((i + 1) % every == 0 ? Mixer::attention : Mixer::delta_net);
+    }
+  }
+  deck.check(folder == nullptr || mixers == folder->mixers, "mixers",
+             "the model folder has another order");
+  return mixers;
+}
+
+std::vector<Mlp> read_mlps(const Section& deck, int layers, const ModelConfig* folder) {
+  std::vector<int> known;
+  for (int i = 0; folder && i < folder->layers(); ++i) {
+    if (folder->mlps[i] == Mlp::dense) {
+      known.push_back(i);
+    }
+  }
   std::vector<Mlp> mlps(layers, Mlp::experts);
-  for (const int layer : deck.get("dense_layers", std::vector<int>{})) {
+  for (const int layer : deck.get("dense_layers", known)) {
     deck.check(layer >= 0 && layer < layers, "dense_layers",
                fmt::format("{} is no layer; they are 0 to {}", layer, layers - 1));
     mlps[layer] = Mlp::dense;
   }
+  deck.check(folder == nullptr || mlps == folder->mlps, "dense_layers",
+             "the model folder has others");
   return mlps;
 }
 
@@ -198,18 +224,13 @@ ModelConfig read_model(const Section& deck, const ModelConfig* folder) {
   model.tied_head = shape(deck, "tied_head", folder ? &folder->tied_head : nullptr, false);
   model.norm_epsilon = shape(deck, "norm_epsilon", folder ? &folder->norm_epsilon : nullptr, 1e-6);
   deck.check(model.norm_epsilon > 0.0, "norm_epsilon", "must be positive");
-  if (folder != nullptr) {
-    for (const char* key : {"layers", "mixers", "dense_layers", "dense_width"}) {
-      deck.check(!deck.has(key), key, "the model folder decides it");
-    }
-    model.mixers = folder->mixers;
-    model.mlps = folder->mlps;
-    model.layer.dense = folder->layer.dense;
-  } else {
-    model.mixers = read_mixers(deck);
-    model.mlps = read_mlps(deck, model.layers());
-    model.layer.dense.width = deck.get("dense_width", 0);
-  }
+  const int known_layers = folder ? folder->layers() : 0;
+  const int layers = shape(deck, "layers", folder ? &known_layers : nullptr);
+  deck.check(layers > 0, "layers", "must be positive");
+  model.mixers = read_mixers(deck, layers, folder);
+  model.mlps = read_mlps(deck, layers, folder);
+  model.layer.dense.width =
+      shape(deck, "dense_width", folder ? &folder->layer.dense.width : nullptr, 0);
   const bool any_dense = std::count(model.mlps.begin(), model.mlps.end(), Mlp::dense) > 0;
   deck.check(!any_dense || model.layer.dense.width > 0, "dense_width",
              "must be positive, because there are dense_layers");

@@ -35,8 +35,9 @@ void add_train(CLI::App& command, TrainOptions& options) {
 }
 
 void add_generate(CLI::App& command, GenerateOptions& options) {
-  command.add_option("model", options.model, "run folder, checkpoint or Hugging Face folder")
+  command.add_option("model", options.model, "deck, run folder, checkpoint or Hugging Face folder")
       ->required();
+  command.add_option("overrides", options.overrides, "keys of the deck to replace: run.name=b");
   auto* const prompt =
       command.add_option("--prompt", options.prompt, "text to go on from; bytes are tokens");
   command.add_option("--tokens", options.tokens, "the prompt as numbers: 1,2,3")
@@ -72,8 +73,8 @@ void add_compare(CLI::App& command, CompareOptions& options) {
 }
 
 void add_bench(CLI::App& command, BenchOptions& options) {
-  command.add_option("what", options.what, "peak, kernels, step or all")->capture_default_str();
-  command.add_option("deck", options.deck, "deck whose shapes are measured");
+  command.add_option("what", options.what, "peak, kernels, step, decode or all")->required();
+  command.add_option("deck", options.deck, "deck whose shapes are measured")->required();
   command.add_option("overrides", options.overrides, "keys to replace: run.precision=bf16");
 }
 

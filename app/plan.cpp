@@ -61,21 +61,31 @@ Pieces documents_of(const RunConfig& config) {
   }
 }
 
+// "7.736 GFLOP"
+std::string format_flops(double flops) {
+  const char* const units[] = {"FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"};
+  int unit = 0;
+  for (; flops >= 1000.0 && unit < 5; ++unit) {
+    flops /= 1000.0;
+  }
+  return fmt::format("{:.3f} {}", flops, units[unit]);
+}
+
 std::string flop_table(const RunConfig& config) {
   const auto length = static_cast<double>(config.data.sequence);
   std::string text = fmt::format(
       "FLOPs of training one token at {} tokens a document: 6 x multiply-adds x layers\n",
       config.data.sequence);
   for (const FlopPart& part : flop_parts(config.model, length)) {
-    text += fmt::format("  {:<34}{:>20}  x {:<4}{:>9.3f} GFLOP\n", part.name,
+    text += fmt::format("  {:<34}{:>20}  x {:<4}{:>16}\n", part.name,
                         with_commas(static_cast<std::int64_t>(part.multiply_adds)), part.layers,
-                        6e-9 * part.multiply_adds * part.layers);
+                        format_flops(6.0 * part.multiply_adds * part.layers));
   }
   const double sum = flops_per_token(config.model, length);
-  text += fmt::format("  {:<34}{:>20}        {:>9.3f} GFLOP\n", "total", "", 1e-9 * sum);
-  text += fmt::format("  {:<34}{:>20}        {:>9.3f} TFLOP\n", "a step",
+  text += fmt::format("  {:<34}{:>20}        {:>16}\n", "total", "", format_flops(sum));
+  text += fmt::format("  {:<34}{:>20}        {:>16}\n", "a step",
                       fmt::format("{} tokens", with_commas(config.data.tokens_per_step())),
-                      1e-12 * sum * static_cast<double>(config.data.tokens_per_step()));
+                      format_flops(sum * static_cast<double>(config.data.tokens_per_step())));
   return text;
 }
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/run_config.hpp"
 
+#include "app/hugging_face_model.hpp"
+#include "app/import_hugging_face.hpp"
 #include "app/model_section.hpp"
 #include "io/deck.hpp"
+#include "io/hugging_face_config.hpp"
 
 #include <fmt/format.h>
 
@@ -211,7 +214,7 @@ OutputSettings read_output(const Section& deck, const std::string& run_name) {
   } else {
     output.checkpoint_every = deck.get("checkpoint_every", std::int64_t{100});
     deck.check(output.checkpoint_every >= 0, "checkpoint_every",
-               "must not be negative; 0: at the end alone");
+               "must not be negative; 0: none, unless the run is interrupted");
   }
   output.keep = deck.get("keep", 2);
   deck.check(output.keep > 0, "keep", "must be positive");
@@ -269,12 +272,26 @@ int most_documents(const RunConfig& config) {
   return most;
 }
 
+namespace {
+
+std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
+  if (init.kind != InitSettings::Kind::hugging_face) {
+    return std::nullopt;
+  }
+  ModelConfig model = model_config(HuggingFaceConfig::read(init.path));
+  model.mtp_modules = has_mtp_weights(init.path) ? 1 : 0;
+  return model;
+}
+
+}  // namespace
+
 RunConfig read_run_config(const Deck& deck) {
   RunConfig config;
   const Section run = deck.section("run"), model = deck.section("model");
   config.run = read_run(run);
   config.init = read_init(model);
-  config.model = read_model(model, nullptr);
+  const std::optional<ModelConfig> folder = model_of_folder(config.init);
+  config.model = read_model(model, folder ? &*folder : nullptr);
   config.model.recompute = read_recompute(run);
   config.mtp_loss = read_mtp_loss(model, config.model.mtp_modules);
   config.data = read_data(deck.section("data"));

@@ -76,6 +76,9 @@ struct OutputSettings {
   int keep = 2;
   std::string resume = "latest";  // latest | never | a checkpoint
   bool tensorboard = false;
+
+  /// Whether the run leaves checkpoints without being interrupted.
+  bool checkpoints() const { return checkpoint_every > 0 || checkpoint_minutes > 0.0; }
 };
 
 /// Everything that a deck decides, as plain values.
@@ -94,7 +97,7 @@ struct RunConfig {
   StreamConfig evaluation_stream() const;
 
   /// The largest microbatch, with at most `documents` pieces of documents in each sequence.
-  MicrobatchShape shape(int documents) const;
+  MicrobatchShape shape(int documents = 1) const;
 };
 
 /// Pieces of documents that a sequence of training or evaluation holds at most. Opens the data.

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/activations.hpp"
+#include "io/data_stream.hpp"
+#include "layers/model.hpp"
+
+#include <cstdint>
+
+namespace qnext {
+
+struct EvaluationResult {
+  double loss = 0.0;  // cross entropy, mean over every label, nats
+  std::int64_t labels = 0;
+};
+
+/// The loss over all windows of the stream, in microbatches of at most `largest.sequences`. Dropout
+/// is off.
+template <class Storage>
+EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
+                          ActivationMemory<Storage>& memory, const MicrobatchShape& largest,
+                          const EvaluationStream& stream);
+
+}  // namespace qnext

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/model_source.hpp"
+
+#include "app/hugging_face_model.hpp"
+#include "app/restart.hpp"
+#include "core/require.hpp"
+#include "io/checkpoint.hpp"
+#include "io/deck.hpp"
+#include "io/hugging_face_config.hpp"
+
+#include <filesystem>
+
+namespace qnext {
+namespace {
+
+namespace fs = std::filesystem;
+
+DataType parse_precision(const std::string& word) {
+  for (const DataType type : {DataType::float64, DataType::float32, DataType::bf16}) {
+    if (name_of(type) == word) {
+      return type;
+    }
+  }
+  throw InputError("--precision " + word + ": wanted is double, float or bf16");
+}
+
+ModelSource from_hugging_face(const std::string& path, const std::string& precision) {
+  ModelSource source;
+  source.model = model_config(HuggingFaceConfig::read(path));
+  source.precision = parse_precision(precision.empty() ? "float" : precision);
+  source.weights = {InitSettings::Kind::hugging_face, path};
+  return source;
+}
+
+ModelSource from_checkpoint(const std::string& path, const std::string& precision) {
+  const CheckpointContent content = read_checkpoint_content(path);
+  const Deck deck = Deck::parse(content.resolved_deck, path + ":/deck/resolved",
+                                {"model.init=random", "output.resume=latest"});
+  const RunConfig config = read_run_config(deck);
+  ModelSource source;
+  source.model = config.model;
+  source.precision = config.run.precision;
+  if (!precision.empty() && parse_precision(precision) != source.precision) {
+    throw InputError("--precision " + precision + ": the checkpoint " + path + " is " +
+                     std::string(name_of(source.precision)));
+  }
+  source.weights = {InitSettings::Kind::checkpoint, path};
+  return source;
+}
+
+bool is_deck(const fs::path& path) {
+  return path.extension() == ".yaml" || path.extension() == ".yml";
+}
+
+}  // namespace
+
+ModelKind model_kind(const std::string& path) {
+  if (!fs::exists(path)) {
+    throw InputError(path + ": there is no such file or folder");
+  }
+  if (fs::is_directory(path)) {
+    if (fs::exists(fs::path(path) / "config.json")) {
+      return ModelKind::hugging_face;
+    }
+    if (fs::is_directory(fs::path(path) / "checkpoints")) {
+      return ModelKind::run_folder;
+    }
+    throw InputError(path +
+                     ": is neither a run folder (no checkpoints/) nor a Hugging Face folder "
+                     "(no config.json)");
+  }
+  return is_deck(path) ? ModelKind::deck : ModelKind::checkpoint;
+}
+
+ModelSource find_model(const std::string& path, const std::vector<std::string>& overrides,
+                       const std::string& precision) {
+  const ModelKind kind = model_kind(path);
+  if (kind != ModelKind::deck && !overrides.empty()) {
+    throw InputError(overrides.front() + ": only a deck has keys to replace, and " + path +
+                     " is none");
+  }
+  switch (kind) {
+    case ModelKind::hugging_face:
+      return from_hugging_face(path, precision);
+    case ModelKind::deck: {
+      const RunConfig config = read_run_config(Deck::read(path, overrides));
+      return from_checkpoint(checkpoint_of(config.output.folder), precision);
+    }
+    default:
+      return from_checkpoint(checkpoint_of(path), precision);
+  }
+}
+
+}  // namespace qnext

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/run_config.hpp"
+#include "core/types.hpp"
+#include "layers/model.hpp"
+
+#include <string>
+#include <vector>
+
+namespace qnext {
+
+/// What a user may name where a trained model is wanted.
+enum class ModelKind { deck, run_folder, checkpoint, hugging_face };
+
+/// By what is there; throws InputError where it is none of these.
+ModelKind model_kind(const std::string& path);
+
+/// A trained model: its shapes and where its weights are.
+struct ModelSource {
+  ModelConfig model;
+  DataType precision = DataType::float32;
+  InitSettings weights;
+};
+
+/// A deck stands for its run folder. `precision` may be empty: that of the checkpoint, or float for
+/// a Hugging Face folder.
+ModelSource find_model(const std::string& path, const std::vector<std::string>& overrides,
+                       const std::string& precision);
+
+}  // namespace qnext

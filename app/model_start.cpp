@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/model_start.hpp"
+
+#include "app/import_hugging_face.hpp"
+#include "app/restart.hpp"
+#include "io/checkpoint.hpp"
+
+namespace qnext {
+
+void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table) {
+  switch (init.kind) {
+    case InitSettings::Kind::random:
+      initialise(table, seed);
+      return;
+    case InitSettings::Kind::checkpoint:
+      read_checkpoint_tensors(checkpoint_of(init.path), table, {});
+      return;
+    case InitSettings::Kind::hugging_face:
+      import_hugging_face(init.path, table);
+      return;
+  }
+}
+
+}  // namespace qnext

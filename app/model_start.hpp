@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/run_config.hpp"
+#include "core/parameter.hpp"
+
+#include <cstdint>
+
+namespace qnext {
+
+/// Gives the parameters their first values: random numbers, or those of a checkpoint, of the newest
+/// checkpoint of a run folder, or of a Hugging Face folder.
+void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table);
+
+}  // namespace qnext

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/parameter.hpp"
+#include "layers/model.hpp"
+#include "parallel/process_grid.hpp"
+
+namespace qnext {
+
+/// A model with the memory of its weights, and of their gradients where they are wanted.
+template <class Storage>
+struct TrainedModel {
+  ParameterTable table;
+  Model<Storage> model;
+
+  TrainedModel(const ModelConfig& config, bool with_gradients)
+      : model(config, ProcessGrid{}, table) {
+    table.lay_out(with_gradients);
+  }
+};
+
+}  // namespace qnext

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/trainer.hpp"
+
+#include "app/evaluation.hpp"
+#include "app/flops.hpp"
+#include "app/model_start.hpp"
+#include "app/peak.hpp"
+#include "app/process_memory.hpp"
+#include "app/processor.hpp"
+#include "core/fence.hpp"
+#include "core/phase.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace qnext {
+namespace {
+
+double seconds_between(std::chrono::steady_clock::time_point begin,
+                       std::chrono::steady_clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+// "3 of 66 gradients are not finite, first that of A, last that of B"
+std::string bad_gradients(const ParameterTable& table, const AdamW::GradientNorms& norms) {
+  std::size_t count = 0, last = 0;
+  for (std::size_t i = 0; i < norms.squares.size(); ++i) {
+    if (!std::isfinite(norms.squares[i])) {
+      ++count;
+      last = i;
+    }
+  }
+  return fmt::format(
+      "{} of {} gradients are not finite, the first is that of {}, the last that of {}", count,
+      norms.squares.size(), norms.first_bad, table.rows()[last].name);
+}
+
+}  // namespace
+
+template <class Storage>
+Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder,
+                          RunLog& log)
+    : config_(config),
+      deck_(deck),
+      folder_(folder),
+      log_(log),
+      trained_(config.model, true),
+      optimizer_(config.optimizer.adamw, trained_.table),
+      stream_(config.training_stream()),
+      evaluation_(config.data.evaluates()
+                      ? std::optional<EvaluationStream>(config.evaluation_stream())
+                      : std::nullopt),
+      largest_(config.shape(
+          std::max(stream_.most_documents(), evaluation_ ? evaluation_->most_documents() : 1))),
+      step_(config, trained_.model, trained_.table, largest_),
+      spikes_(config.optimizer.spike.factor, config.optimizer.spike.window),
+      checkpoints_(folder.checkpoints().string(), config.output.keep),
+      peak_flops_(config.run.peak_flops) {}
+
+template <class Storage>
+void Trainer<Storage>::start() {
+  for (const std::string& leftover : checkpoints_.remove_leftovers()) {
+    log_.line("removed " + leftover + ", which an interrupted run left half-written");
+  }
+  const auto found = checkpoints_.find_newest();
+  if (config_.output.resume == "never" && !found.path.empty()) {
+    throw InputError(fmt::format(
+        "output.resume = never: {} holds checkpoints of an earlier run, the newest of step {}; "
+        "choose another output.folder or remove this one",
+        folder_.path().string(), found.step));
+  }
+  for (const auto& refused : found.refused) {
+    log_.line(fmt::format("refused {}: {}", refused.path, refused.reason));
+  }
+  if (config_.output.resume != "latest" && config_.output.resume != "never") {
+    resume(checkpoint_of(config_.output.resume));
+  } else if (!found.path.empty()) {
+    resume(found.path);
+  } else {
+    start_weights(config_.init, config_.run.seed, trained_.table);
+    optimizer_.copy_masters_from_parameters();
+    state_.cursor = stream_.start();
+    log_.line(fmt::format("start={}", config_.init.path));
+  }
+  if (peak_flops_ == 0.0) {
+    peak_flops_ = product_peak<Storage>({1024}, 0.2);
+  }
+  log_.line(fmt::format("peak_flops={:.4g} ({})", peak_flops_,
+                        config_.run.peak_flops > 0.0 ? "of the deck" : "measured"));
+  metrics_.emplace(folder_.path().string(), state_.step, config_.output.tensorboard);
+}
+
+template <class Storage>
+void Trainer<Storage>::resume(const std::string& path) {
+  const CheckpointContent content = read_checkpoint_content(path);
+  const Record here = program_record(exec_.concurrency(), processor_features());
+  for (const std::string& difference : content.record("program").differences(here)) {
+    log_.line("resume: the checkpoint was written by another program, bits may differ: " +
+              difference);
+  }
+  read_checkpoint_tensors(path, trained_.table, optimizer_families(optimizer_));
+  state_ = restart_state(content, trained_.model.balance_loss().previous_counts());
+  stream_.check(state_.cursor);
+  spikes_.restore(state_.usual_norms);
+  last_checkpoint_ = state_.step;
+  log_.line(fmt::format("resume={} step={}", path, state_.step));
+}
+
+template <class Storage>
+bool Trainer<Storage>::may_update(const StepNumbers& numbers) {
+  const auto& settings = config_.optimizer;
+  const std::int64_t step = state_.step;
+  if (!numbers.gradients.first_bad.empty() || !std::isfinite(numbers.loss)) {
+    const std::string what = numbers.gradients.first_bad.empty()
+                                 ? fmt::format("step {}: the loss is {}", step, numbers.loss)
+                                 : fmt::format("step {}: the loss is {} and {}", step, numbers.loss,
+                                               bad_gradients(trained_.table, numbers.gradients));
+    if (settings.on_bad_number == OnBadNumber::stop) {
+      throw BadNumberError(what);
+    }
+    log_.line(what + "; skipped");
+    return false;
+  }
+  using Action = SpikeSettings::Action;
+  if (settings.spike.action == Action::none || !spikes_.is_spike(numbers.gradients.global)) {
+    return true;
+  }
+  const std::string what =
+      fmt::format("step {}: the gradient norm is {:.4g}, {:.1f} times the usual", step,
+                  numbers.gradients.global, numbers.gradients.global / spikes_.median());
+  if (settings.spike.action == Action::stop) {
+    throw BadNumberError(what + fmt::format("; at most {} times is wanted", settings.spike.factor));
+  }
+  log_.line(what + (settings.spike.action == Action::skip ? "; skipped" : ""));
+  return settings.spike.action == Action::warn;
+}
+
+template <class Storage>
+void Trainer<Storage>::step() {
+  const auto begin = Clock::now();
+  ++state_.step;
+  std::vector<TokenBatch> batches;
+  for (int m = 0; m < config_.data.microbatches(); ++m) {
+    batches.push_back(stream_.batch(state_.cursor, std::int64_t{m} * config_.data.microbatch,
+                                    config_.data.microbatch));
+  }
+  const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches, optimizer_);
+  const double rate = config_.optimizer.learning_rate.rate(state_.step);
+  if (may_update(numbers)) {
+    const Phase phase("update");
+    ++state_.updates;
+    optimizer_.update(exec_, state_.updates, rate, numbers.gradients.global);
+  }
+  fence(exec_, "train: the step is timed");
+  state_.cursor.sequences += config_.data.batch;
+  state_.tokens += numbers.tokens;
+  state_.usual_norms = spikes_.recent();
+  const double seconds = seconds_between(begin, Clock::now());
+  state_.seconds += seconds;
+  longest_step_ = std::max(longest_step_, seconds);
+
+  evaluated_.reset();
+  const std::int64_t every = config_.data.evaluate_every;
+  const bool last = state_.step == config_.run.steps;
+  if (evaluation_ && (last || (every > 0 && state_.step % every == 0))) {
+    evaluate();
+  }
+  report(numbers, rate, seconds);
+}
+
+template <class Storage>
+void Trainer<Storage>::evaluate() {
+  const auto begin = Clock::now();
+  const EvaluationResult result =
+      qnext::evaluate(exec_, trained_.model, step_.memory(), largest_, *evaluation_);
+  evaluated_ = result.loss;
+  const bool best = result.loss < state_.best_loss;
+  if (best) {
+    state_.best_loss = result.loss;
+    state_.best_step = state_.step;
+  }
+  log_.line(fmt::format("step={} evaluation_loss={:.5f} labels={} seconds={:.2f}{}", state_.step,
+                        result.loss, result.labels, seconds_between(begin, Clock::now()),
+                        best ? " best" : ""));
+}
+
+template <class Storage>
+void Trainer<Storage>::report(const StepNumbers& numbers, double rate, double seconds) {
+  RunMetrics::Speed speed;
+  const double flops = flops_per_token(config_.model, numbers.mean_length);
+  speed.tokens_per_second = static_cast<double>(numbers.tokens) / seconds;
+  speed.mfu = peak_flops_ > 0.0 ? flops * speed.tokens_per_second / peak_flops_ : 0.0;
+  speed.peak_memory = peak_resident_bytes();
+  metrics_->write(state_.step, state_.tokens, numbers, rate, speed, evaluated_);
+
+  interval_tokens_ += numbers.tokens;
+  interval_seconds_ += seconds;
+  const bool interval =
+      state_.step % config_.output.log_every == 0 || state_.step == config_.run.steps;
+  Progress progress;
+  progress.step = state_.step;
+  progress.steps = config_.run.steps;
+  progress.loss = numbers.loss;
+  progress.tokens_per_second = static_cast<double>(interval_tokens_) / interval_seconds_;
+  progress.mfu = peak_flops_ > 0.0 ? flops * progress.tokens_per_second / peak_flops_ : 0.0;
+  progress.memory = speed.peak_memory;
+  progress.seconds_left = static_cast<double>(config_.run.steps - state_.step) *
+                          static_cast<double>(numbers.tokens) / progress.tokens_per_second;
+  log_.progress(progress, interval);
+  if (interval) {
+    interval_tokens_ = 0;
+    interval_seconds_ = 0.0;
+    metrics_->flush();
+  }
+}
+
+template <class Storage>
+bool Trainer<Storage>::checkpoint_is_due() const {
+  const OutputSettings& output = config_.output;
+  if (evaluated_ && state_.best_step == state_.step) {
+    return output.checkpoints();
+  }
+  if (output.checkpoint_every > 0 && state_.step % output.checkpoint_every == 0) {
+    return true;
+  }
+  return output.checkpoint_minutes > 0.0 &&
+         seconds_between(checkpoint_time_, Clock::now()) >= 60.0 * output.checkpoint_minutes;
+}
+
+template <class Storage>
+void Trainer<Storage>::checkpoint(const char* why) {
+  if (last_checkpoint_ != state_.step) {
+    const Phase phase("checkpoint");
+    metrics_->flush();
+    CheckpointContent content =
+        restart_content(state_, trained_.model.balance_loss().previous_counts());
+    content.given_deck = deck_.text();
+    content.resolved_deck = deck_.resolved();
+    content.records.insert_or_assign("program",
+                                     program_record(exec_.concurrency(), processor_features()));
+    const std::string path =
+        checkpoints_.write(content, trained_.table, optimizer_families(optimizer_));
+    log_.line(fmt::format("checkpoint={} why={}", path, why));
+    last_checkpoint_ = state_.step;
+  }
+  if (state_.best_step == state_.step && evaluated_) {
+    checkpoints_.keep_as_best(state_.step);
+  }
+  checkpoint_time_ = Clock::now();
+}
+
+template <class Storage>
+std::optional<Status> Trainer<Storage>::asked_to_leave() {
+  if (const char* signal = signals_.received()) {
+    checkpoint(signal);
+    log_.line(fmt::format("interrupted by {} after step {}; the same command goes on", signal,
+                          state_.step));
+    return Status::interrupted;
+  }
+  if (folder_.take("stop")) {
+    checkpoint("stop");
+    log_.line(fmt::format("stopped by the file stop after step {}", state_.step));
+    return Status::done;
+  }
+  if (folder_.take("checkpoint_now")) {
+    checkpoint("checkpoint_now");
+  }
+  const double limit = 60.0 * config_.run.wall_time;
+  if (limit > 0.0 && seconds_between(begin_, Clock::now()) + longest_step_ >= limit) {
+    checkpoint("wall_time");
+    log_.line(
+        fmt::format("the wall time of {} minutes is over after step {}; the same command goes on",
+                    config_.run.wall_time, state_.step));
+    return Status::interrupted;
+  }
+  return std::nullopt;
+}
+
+template <class Storage>
+Status Trainer<Storage>::run() {
+  start();
+  while (state_.step < config_.run.steps) {
+    step();
+    if (checkpoint_is_due()) {
+      checkpoint(evaluated_ && state_.best_step == state_.step ? "best" : "interval");
+    }
+    if (state_.step == config_.run.steps) {
+      break;
+    }
+    if (const auto status = asked_to_leave()) {
+      return *status;
+    }
+  }
+  if (config_.output.checkpoints()) {
+    checkpoint("end");
+  }
+  metrics_->flush();
+  log_.line(fmt::format("done: step={} tokens={} training_seconds={:.1f} wall_seconds={:.1f}",
+                        state_.step, state_.tokens, state_.seconds,
+                        seconds_between(begin_, Clock::now())));
+  return Status::done;
+}
+
+template class Trainer<bf16>;
+template class Trainer<float>;
+template class Trainer<double>;
+
+}  // namespace qnext

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/restart.hpp"
+#include "app/run_config.hpp"
+#include "app/run_folder.hpp"
+#include "app/run_log.hpp"
+#include "app/run_metrics.hpp"
+#include "app/signals.hpp"
+#include "app/spike_detector.hpp"
+#include "app/trained_model.hpp"
+#include "app/training_step.hpp"
+#include "core/require.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "io/data_stream.hpp"
+#include "io/deck.hpp"
+
+#include <chrono>
+#include <optional>
+
+namespace qnext {
+
+/// One run from its first step, or from its newest checkpoint, to its last step or to a request to
+/// leave.
+template <class Storage>
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder, RunLog& log);
+
+  Status run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void start();
+  void resume(const std::string& path);
+  void step();
+  bool may_update(const StepNumbers& numbers);
+  void evaluate();
+  void checkpoint(const char* why);
+  bool checkpoint_is_due() const;
+  void report(const StepNumbers& numbers, double rate, double seconds);
+  std::optional<Status> asked_to_leave();
+
+  const RunConfig& config_;
+  const Deck& deck_;
+  const RunFolder& folder_;
+  RunLog& log_;
+  Clock::time_point begin_ = Clock::now();
+  SignalGuard signals_;
+
+  Exec exec_;
+  TrainedModel<Storage> trained_;
+  AdamW optimizer_;
+  TokenStream stream_;
+  std::optional<EvaluationStream> evaluation_;
+  MicrobatchShape largest_;
+  TrainingStep<Storage> step_;
+  SpikeDetector spikes_;
+  CheckpointFolder checkpoints_;
+  RunState state_;
+  std::optional<RunMetrics> metrics_;
+  double peak_flops_ = 0.0;
+
+  std::optional<double> evaluated_;    // the loss, if this step was evaluated
+  std::int64_t last_checkpoint_ = -1;  // step
+  Clock::time_point checkpoint_time_ = begin_;
+  double longest_step_ = 0.0;         // seconds
+  std::int64_t interval_tokens_ = 0;  // since the last line of the log
+  double interval_seconds_ = 0.0;
+};
+
+}  // namespace qnext
