@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/mixture_of_experts.hpp"
 
+#include "core/dot.hpp"
 #include "core/math.hpp"
 #include "core/matmul.hpp"
 #include "core/require.hpp"
@@ -52,11 +53,8 @@ struct SharedGate {
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int t = team.league_rank();
     const Storage* const row = &x(t, 0);
-    const Storage* const s = gate.data();
-    const Real dot = sum_over<Real>(team, x.extent_int(1), [&](const int d) {
-      return static_cast<Real>(row[d]) * static_cast<Real>(s[d]);
-    });
-    Kokkos::single(Kokkos::PerTeam(team), [&] { factor(t) = sigmoid(dot); });
+    const Real projected = dot<Real>(team, x.extent_int(1), gate.data(), row);
+    Kokkos::single(Kokkos::PerTeam(team), [&] { factor(t) = sigmoid(projected); });
   }
 };
 

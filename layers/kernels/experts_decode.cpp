@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/kernels/experts_decode.hpp"
 
+#include "core/dot.hpp"
 #include "core/math.hpp"
 #include "core/team.hpp"
 
@@ -13,43 +14,6 @@ constexpr int rows_per_team = device_backend ? 1 : 16;
 
 int teams(int rows) {
   return (rows + rows_per_team - 1) / rows_per_team;
-}
-
-// result[i] = sum_j row[i][j] x[j] for N rows at once: on a CPU N independent chains of vector
-// sums, one of which alone would wait for each addition. The order of a sum depends on n alone.
-template <int N, class Real, class Row, class X>
-KOKKOS_FORCEINLINE_FUNCTION void dots(const RowTeam& team, int n, const Row* const (&row)[N],
-                                      const X* x, Real (&result)[N]) {
-  if constexpr (device_backend) {
-    for (int i = 0; i < N; ++i) {
-      result[i] = sum_over<Real>(team, n, [&](const int j) {
-        return static_cast<Real>(row[i][j]) * static_cast<Real>(x[j]);
-      });
-    }
-  } else {
-    constexpr int lanes = 16;
-    Real partial[N][lanes] = {};
-    int j = 0;
-    for (; j + lanes <= n; j += lanes) {
-      for (int i = 0; i < N; ++i) {
-        for (int lane = 0; lane < lanes; ++lane) {
-          partial[i][lane] += static_cast<Real>(row[i][j + lane]) * static_cast<Real>(x[j + lane]);
-        }
-      }
-    }
-    for (int i = 0; i < N; ++i) {
-      Real rest = 0;
-      for (int tail = j; tail < n; ++tail) {
-        rest += static_cast<Real>(row[i][tail]) * static_cast<Real>(x[tail]);
-      }
-      for (int half = lanes / 2; half > 0; half /= 2) {
-        for (int lane = 0; lane < half; ++lane) {
-          partial[i][lane] += partial[i][lane + half];
-        }
-      }
-      result[i] = partial[i][0] + rest;
-    }
-  }
 }
 
 // Teams (t, block of experts), and one more for each token where there is a shared expert.
@@ -68,17 +32,13 @@ struct Logits {
     const int first = team.league_rank() % teams_per_token * rows_per_team;
     const Storage* const x = &in.x(t, 0);
     if (first >= E) {
-      const Storage* const direction[1] = {in.direction.data()};
-      Real dot[1];
-      dots<1, Real>(team, D, direction, x, dot);
-      Kokkos::single(Kokkos::PerTeam(team), [&] { in.shared_factor(t) = sigmoid(dot[0]); });
+      const Real projected = dot<Real>(team, D, in.direction.data(), x);
+      Kokkos::single(Kokkos::PerTeam(team), [&] { in.shared_factor(t) = sigmoid(projected); });
       return;
     }
     for (int e = first; e < min(first + rows_per_team, E); ++e) {
-      const Real* const row[1] = {&in.router(e, 0)};
-      Real dot[1];
-      dots<1, Real>(team, D, row, x, dot);
-      Kokkos::single(Kokkos::PerTeam(team), [&] { logits(t, e) = dot[0]; });
+      const Real logit = dot<Real>(team, D, &in.router(e, 0), x);
+      Kokkos::single(Kokkos::PerTeam(team), [&] { logits(t, e) = logit; });
     }
   }
 };
@@ -98,23 +58,17 @@ struct Hidden {
     const int K = in.selected.extent_int(1);
     const int t = team.league_rank() / teams_per_token;
     const int first = team.league_rank() % teams_per_token * rows_per_team;
+    const Storage* const x = &in.x(t, 0);
     for (int i = first; i < min(first + rows_per_team, count); ++i) {
       const int k = i / F;
-      const Storage* row[2];
-      Real factor;
-      if (k < K) {
-        row[0] = &in.gate_up(in.selected(t, k), i % F, 0);
-        row[1] = row[0] + std::int64_t{F} * D;
-        factor = in.weights(t, k);
-      } else {
-        row[0] = &in.shared_gate(i - K * F, 0);
-        row[1] = &in.shared_up(i - K * F, 0);
-        factor = in.shared_factor(t);
-      }
-      Real projected[2];
-      dots<2, Real>(team, D, {row[0], row[1]}, &in.x(t, 0), projected);
-      Kokkos::single(Kokkos::PerTeam(team),
-                     [&] { in.hidden(t, i) = factor * silu(projected[0]) * projected[1]; });
+      const bool routed = k < K;
+      const int g = i - K * F;
+      const Storage* const gate =
+          routed ? &in.gate_up(in.selected(t, k), i % F, 0) : &in.shared_gate(g, 0);
+      const Storage* const up = routed ? gate + std::int64_t{F} * D : &in.shared_up(g, 0);
+      const Real factor = routed ? in.weights(t, k) : in.shared_factor(t);
+      const Real hidden = silu(dot<Real>(team, D, gate, x)) * dot<Real>(team, D, up, x);
+      Kokkos::single(Kokkos::PerTeam(team), [&] { in.hidden(t, i) = factor * hidden; });
     }
   }
 };
@@ -123,51 +77,38 @@ struct Hidden {
 template <class Storage>
 struct Output {
   using Real = Accum<Storage>;
-  static constexpr int columns = device_backend ? 1 : 4;
 
   ExpertsDecode<Storage> in;
   Tensor<Storage, 2> y;
   int teams_per_token;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const int t = team.league_rank() / teams_per_token;
-    const int first = team.league_rank() % teams_per_token * rows_per_team;
-    const int last = min(first + rows_per_team, y.extent_int(1));
-    for (int d = first; d < last; d += columns) {
-      column_block(team, t, d, last);
-    }
-  }
-
-  KOKKOS_FORCEINLINE_FUNCTION void column_block(const RowTeam& team, int t, int d, int last) const {
+    const int D = y.extent_int(1);
     const int F = in.down.extent_int(2);
     const int K = in.selected.extent_int(1);
     const int G = in.hidden.extent_int(1) - K * F;
-    Real sum[columns] = {};
+    const int t = team.league_rank() / teams_per_token;
+    const int first = team.league_rank() % teams_per_token * rows_per_team;
+    const int rows = min(rows_per_team, D - first);
+    Real sum[rows_per_team] = {};
     for (int k = 0; k < K; ++k) {
-      add(team, &in.down(in.selected(t, k), d, 0), F, last - d, &in.hidden(t, k * F), sum);
+      const Storage* const matrix = &in.down(in.selected(t, k), first, 0);
+      const Real* const hidden = &in.hidden(t, k * F);
+      for (int i = 0; i < rows; ++i) {
+        sum[i] += dot<Real>(team, F, matrix + i * F, hidden);
+      }
     }
     if (G > 0) {
-      add(team, &in.shared_down(d, 0), G, last - d, &in.hidden(t, K * F), sum);
+      const Real* const hidden = &in.hidden(t, K * F);
+      for (int i = 0; i < rows; ++i) {
+        sum[i] += dot<Real>(team, G, &in.shared_down(first + i, 0), hidden);
+      }
     }
     Kokkos::single(Kokkos::PerTeam(team), [&] {
-      for (int c = 0; c < columns && d + c < last; ++c) {
-        y(t, d + c) = Storage(sum[c]);
+      for (int i = 0; i < rows; ++i) {
+        y(t, first + i) = Storage(sum[i]);
       }
     });
-  }
-
-  // The rows from `matrix` on, n long; behind the last one that one again.
-  KOKKOS_FORCEINLINE_FUNCTION static void add(const RowTeam& team, const Storage* matrix, int n,
-                                              int rows, const Real* x, Real (&sum)[columns]) {
-    const Storage* row[columns];
-    for (int c = 0; c < columns; ++c) {
-      row[c] = matrix + std::int64_t{c < rows ? c : rows - 1} * n;
-    }
-    Real dot[columns];
-    dots<columns, Real>(team, n, row, x, dot);
-    for (int c = 0; c < columns; ++c) {
-      sum[c] += dot[c];
-    }
   }
 };
 

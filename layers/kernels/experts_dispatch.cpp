@@ -3,6 +3,8 @@
 
 #include "core/team.hpp"
 
+#include <cstdint>
+
 namespace qnext {
 namespace {
 
@@ -191,25 +193,43 @@ struct SumSequence {
   }
 };
 
-// A team takes a token and copies it to its rows.
-template <class Storage>
+// What a lane copies at once, where rows are whole numbers of it.
+struct alignas(16) Chunk {
+  std::uint64_t words[2];
+};
+
+// A team takes a token and copies it, n words, to its rows.
+template <class Word>
 struct SpreadTokens {
-  Tensor<const Storage, 2> x;
+  const Word* x;
   Tensor<const int, 2> place;
-  Tensor<Storage, 2> rows;
+  Word* rows;
+  int n;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int t = team.league_rank();
-    const Storage* const from = &x(t, 0);
+    const Word* const from = x + std::int64_t{t} * n;
     for (int k = 0; k < place.extent_int(1); ++k) {
       const int r = place(t, k);
       if (r >= 0) {
-        Storage* const to = &rows(r, 0);
-        for_each_in(team, x.extent_int(1), [&](const int d) { to[d] = from[d]; });
+        Word* const to = rows + std::int64_t{r} * n;
+        for_each_in(team, n, [&](const int i) { to[i] = from[i]; });
       }
     }
   }
 };
+
+template <class Word>
+void spread_words(const Exec& exec, const void* x, const Tensor<const int, 2>& place, void* rows,
+                  int n) {
+  Kokkos::parallel_for(
+      "experts_dispatch::spread", row_policy(exec, place.extent_int(0)),
+      SpreadTokens<Word>{static_cast<const Word*>(x), place, static_cast<Word*>(rows), n});
+}
+
+bool aligned(const void* address) {
+  return reinterpret_cast<std::uintptr_t>(address) % sizeof(Chunk) == 0;
+}
 
 // A team takes a token. A lane takes some neighbouring columns and keeps their sums in registers
 // while it goes through the rows: many on a CPU for its vector units, one on a GPU.
@@ -228,11 +248,7 @@ struct GatherTokens {
     const int t = team.league_rank();
     for_each_in(team, (D + columns - 1) / columns, [&](const int chunk) {
       const int first = chunk * columns;
-      if (first + columns <= D) {
-        sum(t, first, columns);
-      } else {
-        sum(t, first, D - first);
-      }
+      sum(t, first, D - first < columns ? D - first : columns);
     });
   }
 
@@ -313,8 +329,13 @@ void sum_routing(const Exec& exec, const Routing<Real>& routing,
 template <class Storage>
 void spread_tokens(const Exec& exec, const Tensor<const Storage, 2>& x,
                    const Tensor<const int, 2>& place, const Tensor<Storage, 2>& rows) {
-  Kokkos::parallel_for("experts_dispatch::spread", row_policy(exec, x.extent_int(0)),
-                       SpreadTokens<Storage>{x, place, rows});
+  const int bytes = x.extent_int(1) * static_cast<int>(sizeof(Storage));
+  if (bytes % sizeof(Chunk) == 0 && aligned(x.data()) && aligned(rows.data())) {
+    spread_words<Chunk>(exec, x.data(), place, rows.data(),
+                        bytes / static_cast<int>(sizeof(Chunk)));
+  } else {
+    spread_words<Storage>(exec, x.data(), place, rows.data(), x.extent_int(1));
+  }
 }
 
 template <class Storage>

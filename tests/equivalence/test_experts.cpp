@@ -71,5 +71,21 @@ TEST(ExpertsEquivalence, RecomputationGivesTheSameBits) {
   EXPECT_EQ(test::to_host(layer.saved.statistics.probability), probability);
 }
 
+// Decoding computes a token alike, whether alone or beside others.
+TEST(ExpertsEquivalence, TokensDecodedTogetherAreTokensDecodedAlone) {
+  const ExpertsShape n{5, 24, 6, 2, 12, 16, true};
+  ExpertsShape one = n;
+  one.T = 1;
+  auto w = test::expert_weights(n, 5);
+  const auto x = test::uniform(n.T * n.D, -1.0, 1.0, 1);
+  test::ExpertsLayer<bf16> together(n), alone(one);
+  together.set(w);
+  alone.set(w);
+  const auto y = together.step(x);
+  for (int t = 0; t < n.T; ++t) {
+    EXPECT_EQ(alone.step(part(x, t * n.D, n.D)), part(y, t * n.D, n.D));
+  }
+}
+
 }  // namespace
 }  // namespace qnext
