@@ -11,7 +11,7 @@ namespace qnext {
 /// e^x for float by Cody-Waite reduction and a polynomial of degree 6, in operations that every
 /// compiler turns into vector instructions: relative error below 2 ulp. Results below 2^-125 become
 /// zero, above the largest float infinite; NaN stays NaN.
-KOKKOS_INLINE_FUNCTION float exp(float x) {
+KOKKOS_FORCEINLINE_FUNCTION float exp(float x) {
   const float lowest = -86.6f, highest = 88.7228f;
   const float bounded = x < lowest ? lowest : x > highest ? highest : x;
   const float to_integer = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
@@ -65,19 +65,19 @@ KOKKOS_INLINE_FUNCTION Real min(Real a, Real b) {
 
 /// 1 / (1 + e^-x)
 template <class Real>
-KOKKOS_INLINE_FUNCTION Real sigmoid(Real x) {
+KOKKOS_FORCEINLINE_FUNCTION Real sigmoid(Real x) {
   return Real(1) / (Real(1) + exp(-x));
 }
 
 /// x sigmoid(x)
 template <class Real>
-KOKKOS_INLINE_FUNCTION Real silu(Real x) {
+KOKKOS_FORCEINLINE_FUNCTION Real silu(Real x) {
   return x * sigmoid(x);
 }
 
 /// d silu(x) / dx = s (1 + x (1 - s)) with s = sigmoid(x)
 template <class Real>
-KOKKOS_INLINE_FUNCTION Real silu_derivative(Real x) {
+KOKKOS_FORCEINLINE_FUNCTION Real silu_derivative(Real x) {
   const Real s = sigmoid(x);
   return s * (Real(1) + x * (Real(1) - s));
 }
