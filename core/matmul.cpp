@@ -4,6 +4,11 @@
 #include "core/bf16.hpp"
 #include "core/matmul_fallback.hpp"
 #include "core/require.hpp"
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
+#include "core/matmul_cpu.hpp"
+#include "core/matmul_few_rows.hpp"
+#include "core/matmul_onednn.hpp"
+#endif
 
 #include <string>
 
@@ -27,7 +32,15 @@ void matmul(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
                        " " + extents("B", b.extent(0), b.extent(1), turn_b) + " into " +
                        extents("C", c.extent(0), c.extent(1), false));
   }
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
   matmul_fallback<In, Out>(exec, op_a, a, op_b, b, c, write);
+#else
+  if (!turn_a && turn_b && a.extent(0) <= few_rows) {
+    matmul_few_rows<In, Out>(exec, a, b, c, write == Write::add);
+  } else {
+    matmul_cpu<In, Out>(exec, op_a, a, op_b, b, c, write);
+  }
+#endif
 }
 
 template <class In, class Out>
@@ -44,7 +57,11 @@ void matmul_grouped(const Exec& exec, const Tensor<const int, 1>& offset,
                 extents("C", c.extent(0), c.extent(1), false) + ", " +
                 std::to_string(offset.extent(0)) + " offsets");
   }
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
   matmul_grouped_fallback<In, Out>(exec, offset, a, op_b, b, c, write);
+#else
+  matmul_grouped_cpu<In, Out>(exec, offset, a, op_b, b, c, write);
+#endif
 }
 
 template <class In, class Out>
@@ -60,7 +77,19 @@ void matmul_grouped_gradient(const Exec& exec, const Tensor<const int, 1>& offse
                        extents("B", b.extent(1), b.extent(2), false) + ", " +
                        std::to_string(offset.extent(0)) + " offsets");
   }
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
   matmul_grouped_gradient_fallback<In, Out>(exec, offset, a, c, b);
+#else
+  matmul_grouped_gradient_cpu<In, Out>(exec, offset, a, c, b);
+#endif
+}
+
+std::int64_t matmul_workspace_bytes() {
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
+  return 0;
+#else
+  return onednn::workspace_bytes();
+#endif
 }
 
 #define QNEXT_INSTANTIATE(In, Out)                                                                 \

@@ -3,6 +3,8 @@
 
 #include "core/types.hpp"
 
+#include <cstdint>
+
 namespace qnext {
 
 /// How an operand of a product is read.
@@ -41,5 +43,8 @@ template <class In, class Out>
 void matmul_grouped_gradient(const Exec& exec, const Tensor<const int, 1>& offset,
                              const Tensor<const In, 2>& a, const Tensor<const In, 2>& c,
                              const Tensor<Out, 3>& b);
+
+/// Memory that products hold beside their operands so far, grown by their largest shapes.
+std::int64_t matmul_workspace_bytes();
 
 }  // namespace qnext

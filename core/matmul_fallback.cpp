@@ -11,12 +11,10 @@ namespace {
 using tile::Form;
 using tile::Tile;
 
-// A team makes a block of C in steps along the sum. On a GPU the three tiles share the fast memory
-// of a block of threads; on a CPU the block of C and that of A fill a part of the second cache, and
-// a block has fewer columns when there would be fewer blocks than threads.
-inline constexpr int block_rows = device_backend ? 32 : 192;
-inline constexpr int most_columns = device_backend ? 32 : 512;
-inline constexpr int least_columns = device_backend ? 32 : 64;
+// A block of C and the steps along the sum that its tiles are loaded in. On a GPU the three tiles
+// share the fast memory of a block of threads, on a CPU they fill a part of the second cache.
+inline constexpr int block_rows = device_backend ? 32 : 96;
+inline constexpr int block_columns = device_backend ? 32 : 128;
 inline constexpr int block_terms = device_backend ? 32 : 256;
 inline constexpr int scratch_level = device_backend ? 0 : 1;
 
@@ -92,45 +90,34 @@ struct Product {
   int columns;
   bool add;
 
-  int block_columns = most_columns;
+  static constexpr int tile_elements =
+      block_rows * block_columns + block_terms * (block_rows + block_columns);
 
-  void launch(const char* label, const Exec& exec) {
-    const int row_blocks = jobs.count();
-    if (row_blocks == 0 || columns == 0) {
+  void launch(const char* label, const Exec& exec) const {
+    const int column_blocks = (columns + block_columns - 1) / block_columns;
+    const int teams = jobs.count() * column_blocks;
+    if (teams == 0) {
       return;
     }
-    const int threads = device_backend ? 1 : exec.concurrency();
-    while (block_columns > least_columns && row_blocks * column_blocks() < 2 * threads) {
-      block_columns /= 2;
-    }
-    const std::size_t bytes = Scratch<Real, 1>::shmem_size(scratch_elements());
-    Kokkos::parallel_for(label,
-                         row_policy(exec, row_blocks * column_blocks())
-                             .set_scratch_size(scratch_level, Kokkos::PerTeam(bytes)),
-                         *this);
-  }
-
-  KOKKOS_FUNCTION int column_blocks() const {
-    return (columns + block_columns - 1) / block_columns;
-  }
-
-  // The tile of B is read in place on a CPU.
-  KOKKOS_FUNCTION int scratch_elements() const {
-    return block_rows * (block_columns + block_terms) +
-           (device_backend ? block_terms * block_columns : 0);
+    const std::size_t bytes = Scratch<Real, 1>::shmem_size(tile_elements);
+    Kokkos::parallel_for(
+        label, row_policy(exec, teams).set_scratch_size(scratch_level, Kokkos::PerTeam(bytes)),
+        *this);
   }
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const int blocks = column_blocks();
-    const Job job = jobs(team.league_rank() / blocks);
+    const int column_blocks = (columns + block_columns - 1) / block_columns;
+    const Job job = jobs(team.league_rank() / column_blocks);
     if (job.rows <= 0) {
       return;
     }
-    const int column = team.league_rank() % blocks * block_columns;
+    const int column = team.league_rank() % column_blocks * block_columns;
     const int width = columns - column < block_columns ? columns - column : block_columns;
 
-    const Scratch<Real, 1> memory(team.team_scratch(scratch_level), scratch_elements());
+    const int level = scratch_level;  // taken by reference: device code has no file-scope variables
+    const Scratch<Real, 1> memory(team.team_scratch(level), tile_elements);
     Real* const memory_a = memory.data() + block_rows * block_columns;
+    Real* const memory_b = memory_a + block_rows * block_terms;
     const Tile<Real> sum{memory.data(), job.rows, width, block_columns};
     tile::fill(team, sum, Real(0));
 
@@ -139,22 +126,11 @@ struct Product {
       const int terms = left < block_terms ? left : block_terms;
       const std::int64_t k = job.terms_begin + begin;
       const auto tile_a = load<form_a>(team, memory_a, a, stride_a, job.row, k, job.rows, terms);
-      const In* const b_e = b + job.matrix * matrix_b;
-#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
       const auto tile_b = load < form_b == Form::plain
                               ? Form::transposed
-                              : Form::plain > (team, memory_a + block_rows * block_terms, b_e,
-                                               stride_b, column, k, width, terms);
+                              : Form::plain > (team, memory_b, b + job.matrix * matrix_b, stride_b,
+                                               column, k, width, terms);
       tile::multiply_add<form_a, form_b>(team, Real(1), tile_a, tile_b, sum);
-#else
-      constexpr bool plain_a = form_a == Form::plain, plain_b = form_b == Form::plain;
-      const std::int64_t step_a = tile_a.stride;
-      const tile::Strided<Real> left{tile_a.data, plain_a ? step_a : 1, plain_a ? 1 : step_a};
-      const tile::Strided<In> right{b_e + (plain_b ? k * stride_b + column : column * stride_b + k),
-                                    plain_b ? stride_b : 1, plain_b ? 1 : stride_b};
-      tile::multiply_add_on_cpu<Real, In>(job.rows, width, terms, Real(1), left, right, sum.data,
-                                          sum.stride);
-#endif
     }
     store(team, sum, c + job.matrix * matrix_c + std::int64_t(job.row) * columns + column);
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/tile_product.hpp"
 
-#include "core/bf16.hpp"
+#include "core/vector.hpp"
 
 #include <algorithm>
 #include <array>
@@ -11,19 +11,7 @@
 namespace qnext::tile {
 namespace {
 
-#if defined(__AVX512F__)
-inline constexpr int vector_bytes = 64;
-inline constexpr int register_rows = 12;
-#elif defined(__AVX__)
-inline constexpr int vector_bytes = 32;
-inline constexpr int register_rows = 6;
-#elif defined(__aarch64__)
-inline constexpr int vector_bytes = 16;
-inline constexpr int register_rows = 12;
-#else
-inline constexpr int vector_bytes = 16;
-inline constexpr int register_rows = 6;
-#endif
+inline constexpr int register_rows = vector_registers == 32 ? 12 : 6;
 
 // Sums of register_rows x 2 vectors stay in registers, beside two vectors of b and one element of
 // a: 27 of 32 registers, or 15 of 16.
@@ -36,16 +24,8 @@ inline constexpr int block_terms = 256;
 // A panel of b whose rows lie that many bytes apart is copied before that many rows use it: its
 // rows share few sets of the cache and lie on pages of their own. Nearer rows are better read in
 // place.
-inline constexpr int far_bytes = 2048;
+inline constexpr int far_bytes = 8192;
 inline constexpr int packing_rows = 4 * register_rows;
-
-template <class Real>
-struct Lanes {
-  static constexpr int count = vector_bytes / int(sizeof(Real));
-  typedef Real Vector __attribute__((vector_size(vector_bytes)));
-  typedef Real Unaligned
-      __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias));
-};
 
 // c (rows, width vectors) += scale a b for one register block. `b` has `step` elements between its
 // rows and `c` is at least as wide as the block.
@@ -112,22 +92,6 @@ void swap_quarters(typename Lanes<Real>::Vector* row, std::integer_sequence<int,
           low, high, ((lane & distance) != 0 ? lanes + lane : lane ^ distance)...);
     }
   }
-}
-
-// As many numbers as a vector of Real has lanes, widened.
-template <class Real>
-typename Lanes<Real>::Vector read(const Real* from) {
-  return *reinterpret_cast<const typename Lanes<Real>::Unaligned*>(from);
-}
-template <class Real>
-typename Lanes<Real>::Vector read(const bf16* from) {
-  constexpr int lanes = Lanes<Real>::count;
-  typedef std::uint16_t Halves
-      __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
-  typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
-  static_assert(sizeof(Words) / sizeof(std::uint32_t) == lanes);
-  const Words words = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words) << 16;
-  return reinterpret_cast<typename Lanes<Real>::Vector>(words);
 }
 
 // to(k, j) = from(j, k) for a square of as many rows as a vector has lanes.

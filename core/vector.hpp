@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/bf16.hpp"
+
+#include <cstdint>
+
+/// Vectors of a CPU in the words that GCC and clang share. For the kernels behind core/matmul and
+/// core/tile; compilers vectorise everything else by themselves.
+namespace qnext {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64;
+inline constexpr int vector_registers = 32;
+#elif defined(__AVX__)
+inline constexpr int vector_bytes = 32;
+inline constexpr int vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr int vector_bytes = 16;
+inline constexpr int vector_registers = 32;
+#else
+inline constexpr int vector_bytes = 16;
+inline constexpr int vector_registers = 16;
+#endif
+
+/// A vector register of numbers, and the same in memory without alignment.
+template <class Real>
+struct Lanes {
+  static constexpr int count = vector_bytes / int(sizeof(Real));
+  typedef Real Vector __attribute__((vector_size(vector_bytes)));
+  typedef Real Unaligned
+      __attribute__((vector_size(vector_bytes), aligned(alignof(Real)), may_alias));
+};
+
+/// As many numbers as a vector of Real has lanes, widened.
+template <class Real>
+typename Lanes<Real>::Vector read(const Real* from) {
+  return *reinterpret_cast<const typename Lanes<Real>::Unaligned*>(from);
+}
+template <class Real>
+typename Lanes<Real>::Vector read(const bf16* from) {
+  typedef std::uint16_t Halves
+      __attribute__((vector_size(vector_bytes / 2), aligned(2), may_alias));
+  typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
+  static_assert(sizeof(Real) == sizeof(std::uint32_t));
+  const Words words = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words) << 16;
+  return reinterpret_cast<typename Lanes<Real>::Vector>(words);
+}
+
+/// The sum of all lanes, by halves.
+template <class Real>
+Real sum_of_lanes(typename Lanes<Real>::Vector vector) {
+  for (int half = Lanes<Real>::count / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      vector[lane] += vector[lane + half];
+    }
+  }
+  return vector[0];
+}
+
+}  // namespace qnext
