@@ -90,7 +90,7 @@ AttentionWork<Real> reserve_attention_work(Arena& arena, const AttentionHeads& s
                                            const MicrobatchShape& microbatch) {
   const Geometry n{shape.H, shape.G, shape.W, tiles.own, tiles.visited};
   TileSpace<Real> forward{nullptr, 0}, queries{nullptr, 0}, keys{nullptr, 0};
-  const ForwardSlot<Real> forward_slot(forward, n);
+  const ForwardSlot<Real> forward_slot(forward, n, n.G);
   const QuerySlot<Real> query_slot(queries, n);
   const KeySlot<Real> key_slot(keys, n);
   const auto units = std::max<std::int64_t>(split_rows, microbatch.tokens) * shape.G;

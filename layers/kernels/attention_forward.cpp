@@ -9,7 +9,8 @@ using namespace attention;
 
 // A team takes a block of query tokens with all heads of one key head and visits the keys, so that
 // a tile of keys and values is loaded once for all of them. The longest blocks come first. Where
-// queries are few (decoding), the keys of a block are split over several teams.
+// queries are few (decoding), the keys of a block are split over several teams, and a team takes
+// all heads of a token, whose keys lie in one run of memory: there the cache is all that counts.
 template <class Storage>
 struct AttentionForward {
   using Real = Accum<Storage>;
@@ -23,25 +24,28 @@ struct AttentionForward {
   AttentionWork<Real> work;
   Real scale;
   int splits;
+  int groups;  // key heads that a team takes together: 1 or G
 
   KOKKOS_FUNCTION int query_blocks() const {
     return blocks_of(documents.longest, n.tokens_in(n.own));
   }
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const int in_block = splits * documents.count * n.G;
+    const int in_split = n.G / groups;
+    const int in_block = documents.count * splits * in_split;
     const int units = query_blocks() * in_block;
     TileSpace<Real> space{&work.slots(team.league_rank(), 0), 0};
-    const ForwardSlot<Real> slot(space, n);
+    const ForwardSlot<Real> slot(space, n, groups);
     for (int unit = take_unit(team, work.next); unit < units; unit = take_unit(team, work.next)) {
       const int index = query_blocks() - 1 - unit / in_block;
-      const int document = unit % in_block / (splits * n.G);
-      const int split = unit % (splits * n.G) / n.G;
+      const int document = unit % in_block / (splits * in_split);
+      const int split = unit % (splits * in_split) / in_split;
       const int begin = documents.begin(document);
       const int length = documents.begin(document + 1) - begin;
       if (index * n.tokens_in(n.own) < length) {
-        attend(team, slot, document, split,
-               query_block(begin, length, index, n.tokens_in(n.own), unit % n.G, n.R()));
+        auto block = query_block(begin, length, index, n.tokens_in(n.own), unit % in_split, n.R());
+        block.groups = groups;
+        attend(team, slot, document, split, block);
       }
     }
   }
@@ -78,29 +82,39 @@ struct AttentionForward {
       const Storage* const v = old ? &in.cached_v(document, key, block.g, 0) : &in.v(t, block.g, 0);
       Real* const key_row = &slot.k(j, 0);
       Real* const value_row = &slot.v(j, 0);
-      for_each_in(team, n.W, [&](const int w) { key_row[w] = static_cast<Real>(k[w]); });
-      for_each_in(team, n.W, [&](const int w) { value_row[w] = static_cast<Real>(v[w]); });
+      const int width = groups * n.W;
+      for_each_in(team, width, [&](const int w) { key_row[w] = static_cast<Real>(k[w]); });
+      for_each_in(team, width, [&](const int w) { value_row[w] = static_cast<Real>(v[w]); });
     }
     team.team_barrier();
   }
 
   // `offset` is the place of the first key relative to the first query token of the block. Rows of
-  // tokens before that key see none of them and are left out.
+  // tokens before that key see none of them and are left out, if they are the first of the block.
   KOKKOS_FUNCTION void visit(const RowTeam& team, const ForwardSlot<Real>& slot,
                              const QueryBlock& block, int offset, int count) const {
-    const int first = larger(0, offset * n.R()), rows = block.rows() - first;
-    const auto scores = slot.scores.block(0, first, count, rows);
-    multiply<Form::plain>(team, slot.k.block(0, 0, count, n.W), slot.q.block(0, first, n.W, rows),
-                          scores);
-    for (int j = larger(0, 1 - offset); j < count; ++j) {
-      const int before = (offset + j) * n.R() - first;
-      Real* const row = &scores(j, 0);
-      for_each_in(team, before, [&](const int r) { row[r] = masked<Real>; });
+    const int first = groups == 1 ? larger(0, offset * n.R()) : 0;
+    const int rows = block.group_rows() - first;
+    for (int i = 0; i < groups; ++i) {
+      const int begin = i * block.group_rows() + first;
+      multiply<Form::plain>(team, slot.k.block(0, i * n.W, count, n.W),
+                            slot.q.block(0, begin, n.W, rows),
+                            slot.scores.block(0, begin, count, rows));
+      for (int j = larger(0, 1 - offset); j < count; ++j) {
+        const int unseen = (offset + j) * n.R() - first;
+        Real* const row = &slot.scores(j, begin);
+        for_each_in(team, unseen, [&](const int r) { row[r] = masked<Real>; });
+      }
     }
     team.team_barrier();
+    const auto scores = slot.scores.block(0, first, count, block.rows() - first);
     weigh(team, slot, scores, first);
-    add_product<Form::transposed>(team, scores, slot.v.block(0, 0, count, n.W),
-                                  slot.out.block(first, 0, rows, n.W));
+    for (int i = 0; i < groups; ++i) {
+      const int begin = i * block.group_rows();
+      add_product<Form::transposed>(team, scores.block(0, begin, count, rows),
+                                    slot.v.block(0, i * n.W, count, n.W),
+                                    slot.out.block(begin + first, 0, rows, n.W));
+    }
   }
 
   // The online softmax, (2) to (4): turns scores into weights relative to the running maximum.
@@ -220,9 +234,12 @@ void attention_forward(const Exec& exec, const Documents& documents, const Atten
   using Real = Accum<Storage>;
   const Geometry n = geometry_of<Storage>(in, tiles);
   const int T = in.q.extent_int(0);
-  const int splits = in.cached_k.extent(0) == 0 ? 1 : larger(1, split_rows / T);
+  const bool cached = in.cached_k.extent(0) != 0;
+  const int splits = cached ? larger(1, split_rows / T) : 1;
+  const bool together = cached && documents.longest * n.H <= n.rows_in(n.own);
   const AttentionForward<Storage> kernel{
-      documents, n, in, projected, out, lse, work, Real(1) / sqrt(Real(n.W)), splits};
+      documents,         n, in, projected, out, lse, work, Real(1) / sqrt(Real(n.W)), splits,
+      together ? n.G : 1};
   reset(exec, work.next);
   Kokkos::parallel_for("attention::forward", row_policy(exec, work.slots.extent_int(0)), kernel);
   if (splits > 1) {

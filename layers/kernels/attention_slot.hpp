@@ -10,24 +10,24 @@ namespace qnext::attention {
 /// number of threads.
 inline constexpr int split_rows = 64;
 
-/// Forward: a team owns query rows and visits keys.
+/// Forward: a team owns query rows and visits keys of as many key heads as it takes together.
 template <class Real>
 struct ForwardSlot {
   Tile<Real> q;       // (W, rows)     transposed and scaled
   Tile<Real> out;     // (rows, W)
-  Tile<Real> k;       // (visited, W)
-  Tile<Real> v;       // (visited, W)
+  Tile<Real> k;       // (visited, groups W)
+  Tile<Real> v;       // (visited, groups W)
   Tile<Real> scores;  // (visited, rows)
   Real* maximum;      // (rows)  running, of the scores
   Real* highest;      // (rows)  the same with this block
   Real* sum;          // (rows)  of exp(score - maximum)
   Real* correction;   // (rows)
 
-  KOKKOS_INLINE_FUNCTION ForwardSlot(TileSpace<Real>& space, const Geometry& n)
+  KOKKOS_INLINE_FUNCTION ForwardSlot(TileSpace<Real>& space, const Geometry& n, int groups)
       : q(space.take(n.W, n.rows_in(n.own))),
         out(space.take(n.rows_in(n.own), n.W)),
-        k(space.take(n.visited, n.W)),
-        v(space.take(n.visited, n.W)),
+        k(space.take(n.visited, groups * n.W)),
+        v(space.take(n.visited, groups * n.W)),
         scores(space.take(n.visited, n.rows_in(n.own))),
         maximum(space.take_row(n.rows_in(n.own))),
         highest(space.take_row(n.rows_in(n.own))),

@@ -36,18 +36,21 @@ struct Geometry {
   KOKKOS_INLINE_FUNCTION int rows_in(int rows) const { return tokens_in(rows) * R(); }
 };
 
-/// Some consecutive tokens of document n with the rows of one key head g: row r belongs to token
-/// first + r / R and query head g R + r % R.
+/// Some consecutive tokens of a document with the rows of one key head g, or of `groups` of them
+/// from g on: row r belongs to group i = r / (tokens R) and, with r' = r % (tokens R), to token
+/// first + r' / R and query head (g + i) R + r' % R.
 struct QueryBlock {
   int begin;  // of the document in the row of tokens
   int first;  // in the document
   int tokens;
   int g;
   int R;
+  int groups = 1;
 
-  KOKKOS_INLINE_FUNCTION int rows() const { return tokens * R; }
-  KOKKOS_INLINE_FUNCTION int token(int r) const { return begin + first + r / R; }
-  KOKKOS_INLINE_FUNCTION int head(int r) const { return g * R + r % R; }
+  KOKKOS_INLINE_FUNCTION int group_rows() const { return tokens * R; }
+  KOKKOS_INLINE_FUNCTION int rows() const { return groups * group_rows(); }
+  KOKKOS_INLINE_FUNCTION int token(int r) const { return begin + first + r % group_rows() / R; }
+  KOKKOS_INLINE_FUNCTION int head(int r) const { return (g + r / group_rows()) * R + r % R; }
 };
 
 KOKKOS_INLINE_FUNCTION int blocks_of(int count, int block) {
