@@ -13,6 +13,7 @@ namespace {
 
 constexpr int forward_block = 64;  // tokens
 constexpr int backward_block = 128;
+constexpr int tokens_ahead = 4;  // whose rows are on their way while one is computed
 constexpr double length_epsilon = 1e-6;
 
 int blocks(int T, int tokens) {
@@ -129,6 +130,12 @@ struct ConvForward {
           in.load_tail(team, n, g, tail.data());
         }
       }
+      if (t + tokens_ahead < last) {
+        prefetch(&in.qkvz(t + tokens_ahead, g * in.layout.block()), W);
+        prefetch(&out.q(t + tokens_ahead, g, 0), K);
+        prefetch(&out.k(t + tokens_ahead, g, 0), K);
+        prefetch(&out.v(t + tokens_ahead, g * in.layout.R, 0), W - 2 * K);
+      }
       const auto window = in.window(t, in.documents.begin(n), g, tail.data());
       for_each_in(team, W, [&](const int c) {
         y[c] = silu(Columns<Storage, Taps>::convolve(window, weights, W, c));
@@ -230,6 +237,15 @@ struct ConvBackward {
     for (int t = first; t < last + Taps - 1; ++t) {
       Real* const dp = rows.ring + (t - first) % Taps * W;
       if (t < end) {
+        const int soon = t + tokens_ahead;
+        if (soon < last) {
+          const int K = in.layout.K;
+          prefetch(&in.qkvz(soon, g * in.layout.block()), W);
+          prefetch(&dqkvz(soon, g * in.layout.block()), W);
+          prefetch(&dout.q(soon, g, 0), K);
+          prefetch(&dout.k(soon, g, 0), K);
+          prefetch(&dout.v(soon, g * in.layout.R, 0), W - 2 * K);
+        }
         const auto window = in.window(t, begin, g, rows.tail);
         preactivation_gradient(team, t, g, window, rows, dp);
         if (t < last) {

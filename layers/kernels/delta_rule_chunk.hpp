@@ -2,17 +2,14 @@
 #pragma once
 
 #include "core/math.hpp"
+#include "core/slot.hpp"
 #include "core/team.hpp"
 #include "core/tile.hpp"
 #include "layers/kernels/delta_rule.hpp"
 
 /// What forward and backward of the chunked delta rule share: the tiles of one team, and the
 /// triangular system of one chunk. Equation numbers are those of layers/README.md, "The chunked
-/// delta rule".
-///
-/// Everything with an extent V lies transposed here, (V, tokens) and (V, K): then every product of
-/// the algorithm but the first two reads its right operand along rows, and the transposed copies
-/// are those of k, v and the triangular matrices instead of those of the memories.
+/// delta rule"; so are the reasons why what has an extent V lies transposed.
 namespace qnext::delta_rule {
 
 using tile::Form;
@@ -26,26 +23,6 @@ inline constexpr int substituted = 16;
 
 /// Chunks between two memories that backward keeps for a whole document.
 inline constexpr int segment_chunks = 64;
-
-/// The stride of a tile: an odd number of cache lines, so that the rows of a block of columns
-/// spread over all sets of the first cache.
-KOKKOS_INLINE_FUNCTION int padded(int columns) {
-  return ((columns + 15) / 16 | 1) * 16;
-}
-
-/// Hands out the tiles of one slot, one after the other; without memory it only counts.
-template <class Real>
-struct TileSpace {
-  Real* memory;
-  std::int64_t used;
-
-  KOKKOS_INLINE_FUNCTION Tile<Real> take(int rows, int columns) {
-    const Tile<Real> tile{memory == nullptr ? nullptr : memory + used, rows, columns,
-                          padded(columns)};
-    used += static_cast<std::int64_t>(rows) * tile.stride;
-    return tile;
-  }
-};
 
 /// Some tokens of one document that are solved together: `rows` of them with padding to a multiple
 /// of 16. The padding is zero, which neither decays nor writes.
@@ -83,9 +60,9 @@ template <class Real>
 struct HeadTiles {
   double* gamma;         // (C)  sums of log_decay from the begin of the chunk, (1)
   Real* beta;            // (C)
-  Real* from_begin;      // (C)  b_i = exp(gamma_i)
-  Real* to_end;          // (C)  c_i = exp(gamma_last - gamma_i)
-  Tile<Real> decay;      // (C, C)  D_ij = exp(gamma_i - gamma_j), zero above the diagonal
+  Real* from_begin;      // (C)  b_i = exp(gamma_i), (2)
+  Real* to_end;          // (C)  c_i = exp(gamma_last - gamma_i), (2)
+  Tile<Real> decay;      // (C, C)  D_ij, (1), zero above the diagonal
   Tile<Real> inverse;    // (C, C)  A = (1 + L)^-1
   Tile<Real> inverse_t;  // (C, C)  A^T
   Tile<Real> work;       // (C, C)
@@ -214,7 +191,7 @@ KOKKOS_INLINE_FUNCTION void multiply_add_upper(const RowTeam& team, const Tile<R
 }
 
 /// A = (1 + L)^-1 for L (rows, rows) strictly lower triangular, (6): blocks of 16 by substitution,
-/// row by row, then A_21 = -A_22 L_21 A_11 for blocks of 16, 32, ... `work` is overwritten.
+/// (5), row by row, then A_21 = -A_22 L_21 A_11 for blocks of 16, 32, ... `work` is overwritten.
 template <class Real>
 KOKKOS_INLINE_FUNCTION void invert_unit_lower(const RowTeam& team, const Tile<Real>& L,
                                               const Tile<Real>& A, const Tile<Real>& work,
@@ -371,17 +348,6 @@ KOKKOS_INLINE_FUNCTION void advance(const RowTeam& team, const KeyTiles<Real>& k
   tile::multiply_add<Form::plain, Form::plain>(team, Real(1),
                                                head.write.block(0, 0, head.write.rows, rows),
                                                keys.k.block(0, 0, rows, keys.k.columns), to);
-}
-
-/// The next document and key head, the longest wait first come: which slot takes it changes no
-/// bit of the result.
-KOKKOS_INLINE_FUNCTION int take_unit(const RowTeam& team, const Tensor<int, 1>& next) {
-  int unit = 0;
-  team.team_barrier();
-  Kokkos::single(
-      Kokkos::PerTeam(team), [&](int& taken) { taken = Kokkos::atomic_fetch_add(&next(0), 1); },
-      unit);
-  return unit;
 }
 
 }  // namespace qnext::delta_rule

@@ -144,7 +144,7 @@ struct ChunkedBackward {
 
     triangles_backward(team, rows, slot, dbeta, dgamma);
 
-    // dq += b dO S^T, (15), and its product with q.
+    // dq += b dO S^T, (15), and its product with q, (21).
     for_each_element(team, rows, V,
                      [&](const int i, const int v) { dout_rows(i, v) *= head.from_begin[i]; });
     const auto dq_head = slot.dq_head.block(0, 0, rows, K);
@@ -184,8 +184,8 @@ struct ChunkedBackward {
     store_gates(team, chunk, h, dbeta, dgamma);
   }
 
-  // dN, (13), dE = A^T dN, (17), and what they give to beta and gamma along v: begins dbeta and
-  // dgamma. Scales N by c.
+  // dN, (13), dE = A^T dN, (17), and their part along v of (17) and (21): begins dbeta and dgamma.
+  // Leaves dE^T in `returned`.
   KOKKOS_FUNCTION void write_backward(const RowTeam& team, int rows, const Slot& slot,
                                       const Tile<Real>& dmemory, Real* dbeta, Real* dgamma) const {
     const int K = dmemory.columns, V = dmemory.rows;
@@ -245,7 +245,7 @@ struct ChunkedBackward {
   }
 
   // M = lower(dO N^T) D, Z = -strictly lower(dE N^T) D, (14) and (18), and what they give to the
-  // gates through q k^T and k k^T, (19).
+  // gates through q k^T and k k^T, (19) and (21).
   KOKKOS_FUNCTION void triangles_backward(const RowTeam& team, int rows, const Slot& slot,
                                           Real* dbeta, Real* dgamma) const {
     const HeadTiles<Real>& head = slot.head;

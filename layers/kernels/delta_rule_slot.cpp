@@ -7,18 +7,6 @@
 #include <string>
 
 namespace qnext {
-namespace {
-
-// A GPU runs this many teams of 128 at once and has the memory for their slots.
-constexpr int most_slots_of_a_device = 128;
-
-int slots(const DeltaRuleShape& shape, int documents) {
-  const int together = device_backend ? most_slots_of_a_device : Exec{}.concurrency();
-  return std::max(1, std::min(together, shape.G * documents));
-}
-
-}  // namespace
-
 namespace delta_rule {
 
 void require_chunk(int chunk) {
@@ -37,10 +25,10 @@ void reset(const Exec& exec, const Tensor<int, 1>& next) {
 template <class Real>
 DeltaRuleWork<Real> reserve_delta_rule_work(Arena& arena, const DeltaRuleShape& shape,
                                             const MicrobatchShape& microbatch) {
-  delta_rule::TileSpace<Real> forward{nullptr, 0}, backward{nullptr, 0};
+  TileSpace<Real> forward{nullptr, 0}, backward{nullptr, 0};
   const delta_rule::ForwardSlot<Real> for_forward(forward, shape);
   const delta_rule::BackwardSlot<Real> for_backward(backward, shape, microbatch.tokens);
-  return {arena.reserve<Real, 2>("delta_rule_slots", slots(shape, microbatch.documents),
+  return {arena.reserve<Real, 2>("delta_rule_slots", slots_for(shape.G * microbatch.documents),
                                  std::max(forward.used, backward.used)),
           arena.reserve<int, 1>("delta_rule_next", 1)};
 }
