@@ -68,6 +68,13 @@ class Compare {
     return golden_.read_dataset<double>(dataset).values;
   }
 
+  // What a dataset that is stored in float may be off.
+  double rounding(const std::string& dataset) const {
+    return golden_.describe(dataset).type == ElementType::float32
+               ? 0x1.0p-24 * largest_magnitude(numbers(dataset))
+               : 0.0;
+  }
+
   // A tensor against a dataset: judged in float and double, reported in bf16.
   void number(const std::string& what, const std::vector<double>& actual,
               const std::vector<double>& expected, double bound) {
@@ -80,8 +87,8 @@ class Compare {
   }
 
   void logits(const std::string& what, const std::vector<double>& actual,
-              const std::vector<double>& expected) {
-    number(what, actual, expected, bounds_.logits);
+              const std::vector<double>& expected, double extra) {
+    number(what, actual, expected, bounds_.logits + extra);
     if (!judged_by_number) {
       comparison_.judge(what + ", divergence in nats",
                         largest_divergence(expected, actual, model_.config().vocabulary),
@@ -115,19 +122,21 @@ class Compare {
     outputs_[name] = outputs;
     const std::string what = "run " + name + ": ";
     if (golden_.exists(group + "/logits")) {
-      logits(what + "logits", outputs.logits, numbers(group + "/logits"));
+      logits(what + "logits", outputs.logits, numbers(group + "/logits"),
+             rounding(group + "/logits"));
     }
     if (golden_.exists(group + "/hidden")) {
       const auto expected = numbers(group + "/hidden");
+      const double bound = bounds_.hidden + rounding(group + "/hidden");
       const std::size_t size = outputs.final_norm.size();
       for (std::size_t i = 0; i < outputs.hidden.size(); ++i) {
         number(what + fmt::format("hidden {}", i), outputs.hidden[i],
-               {expected.begin() + i * size, expected.begin() + (i + 1) * size}, bounds_.hidden);
+               {expected.begin() + i * size, expected.begin() + (i + 1) * size}, bound);
       }
     }
     if (golden_.exists(group + "/final_norm")) {
       number(what + "final norm", outputs.final_norm, numbers(group + "/final_norm"),
-             bounds_.hidden);
+             bounds_.hidden + rounding(group + "/final_norm"));
     }
     if (golden_.exists(group + "/routing")) {
       routing(what, group + "/routing/", outputs);
@@ -154,8 +163,9 @@ class Compare {
     }
     same(what + "experts", all.selected, numbers(group + "selected_experts"));
     number(what + "router probabilities", all.probabilities, numbers(group + "probabilities"),
-           bounds_.hidden);
-    number(what + "expert weights", all.weights, numbers(group + "weights"), bounds_.hidden);
+           bounds_.hidden + rounding(group + "probabilities"));
+    number(what + "expert weights", all.weights, numbers(group + "weights"),
+           bounds_.hidden + rounding(group + "weights"));
   }
 
   void gradients(const std::string& what, const std::string& group,
@@ -207,12 +217,13 @@ class Compare {
         return std::vector<double>(all.begin() + first, all.begin() + first + count);
       };
       const auto expected_logits = numbers(group + "/logits");
-      logits(what + "logits", slice(packed.logits, logit, expected_logits.size()), expected_logits);
+      logits(what + "logits", slice(packed.logits, logit, expected_logits.size()), expected_logits,
+             rounding(group + "/logits"));
       const auto expected = numbers(group + "/hidden");
       const std::size_t size = expected.size() / packed.hidden.size();
       for (std::size_t i = 0; i < packed.hidden.size(); ++i) {
         number(what + fmt::format("hidden {}", i), slice(packed.hidden[i], hidden, size),
-               slice(expected, i * size, size), bounds_.hidden);
+               slice(expected, i * size, size), bounds_.hidden + rounding(group + "/hidden"));
       }
       logit += expected_logits.size();
       hidden += size;
@@ -270,9 +281,10 @@ class Compare {
       number(what + "fc", without_last(outputs.mtp_fc, D), without_last(numbers(group + "/fc"), D),
              bounds_.hidden);
       number(what + "layer", without_last(outputs.mtp_layer, D),
-             without_last(numbers(group + "/layer"), D), bounds_.hidden);
+             without_last(numbers(group + "/layer"), D),
+             bounds_.hidden + rounding(group + "/layer"));
       logits(what + "logits", without_last(outputs.mtp_logits, V),
-             without_last(numbers(group + "/logits"), V));
+             without_last(numbers(group + "/logits"), V), rounding(group + "/logits"));
     }
     loss(what + "loss", outputs.loss_mtp, golden_.read_scalar<double>(group + "/loss_mtp"));
     if (golden_.exists(group + "/grad_total")) {
