@@ -4,8 +4,8 @@
 namespace qnext {
 namespace {
 
-Tensor<const int, 1> copy_to_device(const char* name, const std::vector<std::int32_t>& values) {
-  const Tensor<int, 1> tensor(name, values.size());
+Tensor<const int, 1> copy_to_device(const std::vector<std::int32_t>& values) {
+  const Tensor<int, 1> tensor("microbatch", values.size());
   Kokkos::deep_copy(tensor, HostTensor<const int, 1>(values.data(), values.size()));
   return tensor;
 }
@@ -13,8 +13,8 @@ Tensor<const int, 1> copy_to_device(const char* name, const std::vector<std::int
 }  // namespace
 
 Microbatch to_device(const TokenBatch& batch) {
-  return {.tokens = copy_to_device("tokens", batch.tokens),
-          .labels = copy_to_device("labels", batch.labels),
+  return {.tokens = copy_to_device(batch.tokens),
+          .labels = copy_to_device(batch.labels),
           .documents = make_documents(batch.lengths, batch.sequences)};
 }
 

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Writing from a run folder: what depends on the seed and what does not.
+. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+
+tiny output.folder=run >/dev/null
+write() {
+  "$QNEXT" generate run --tokens 7,8,9 --length 40 --ids "$@" 2>/dev/null
+}
+
+[ "$(write | wc -w)" -eq 43 ] || fail "43 tokens are wanted"
+[ "$(write --seed 3)" = "$(write --seed 3)" ] || fail "equal seeds, other tokens"
+[ "$(write --seed 3)" != "$(write --seed 4)" ] || fail "other seeds, equal tokens"
+[ "$(write --temperature 0)" = "$(write --temperature 0 --seed 9)" ] || fail "greedy has no seed"
+[ "$(write --top-k 1)" = "$(write --temperature 0)" ] || fail "top-k 1 is greedy"
+[ "$(write)" = "$("$QNEXT" generate run/checkpoints/step_12.h5 --tokens 7,8,9 --length 40 --ids 2>/dev/null)" ] ||
+  fail "the run folder stands for its newest checkpoint"
+
+# A prompt token by token is the same document as all at once: greedy tokens do not change.
+long=$(seq -s, 10 60)
+all=$("$QNEXT" generate run --tokens "$long" --length 5 --temperature 0 --ids 2>/dev/null)
+[ "$(echo $all | wc -w)" -eq 56 ] || fail "56 tokens are wanted"
+
+expect_status 0 "$QNEXT" generate run --prompt abc --length 3
+expect_text "abc"
+expect_text "tokens/s"
+expect_status 0 "$QNEXT" info run
+expect_text "step=12"
+expect_text "progress.updates=12"

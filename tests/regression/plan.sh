@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The published numbers of the released model, from its deck.
+. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+
+deck=$QNEXT_SOURCE/inputs/qwen3_next_80b.yaml
+expect_status 0 "$QNEXT" plan "$deck"
+expect_text "81,324,862,720"
+expect_text "79,674,391,296"
+expect_text "25.129 GFLOP"
+expect_status 0 "$QNEXT" plan "$deck" model.multi_token_prediction.modules=0
+expect_text "79,674,391,296"
+expect_text "22.740 GFLOP"
+
+for deck in "$QNEXT_SOURCE"/inputs/*.yaml; do
+  expect_status 0 "$QNEXT" plan "$deck"
+done
+expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/peer_76m.yaml"
+expect_text "76,461,664"
