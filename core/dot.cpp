@@ -2,37 +2,9 @@
 #include "core/dot.hpp"
 
 #include "core/bf16.hpp"
-
-#include <cstdint>
-#include <cstring>
+#include "core/vector.hpp"
 
 namespace qnext {
-namespace {
-
-// Vectors of the widest unit today; a narrower one takes several registers for each.
-inline constexpr int vector_bytes = 64;
-
-template <class Real>
-struct Lanes {
-  static constexpr int count = vector_bytes / int(sizeof(Real));
-  typedef Real Vector __attribute__((vector_size(vector_bytes)));
-};
-
-template <class Real>
-void load(const Real* from, typename Lanes<Real>::Vector& to) {
-  std::memcpy(&to, from, sizeof to);
-}
-
-void load(const bf16* from, Lanes<float>::Vector& to) {
-  typedef std::uint16_t Halves __attribute__((vector_size(vector_bytes / 2)));
-  typedef std::uint32_t Words __attribute__((vector_size(vector_bytes)));
-  Halves bits;
-  std::memcpy(&bits, from, sizeof bits);
-  const Words words = __builtin_convertvector(bits, Words) << 16;
-  std::memcpy(&to, &words, sizeof to);
-}
-
-}  // namespace
 
 template <class Real, class A, class B>
 Real dot_on_cpu(int n, const A* a, const B* b) {
@@ -44,23 +16,14 @@ Real dot_on_cpu(int n, const A* a, const B* b) {
   for (; i + chains * lanes <= n; i += chains * lanes) {
 #pragma GCC unroll 4
     for (int chain = 0; chain < chains; ++chain) {
-      Vector left, right;
-      load(a + i + chain * lanes, left);
-      load(b + i + chain * lanes, right);
-      sum[chain] += left * right;
+      const int at = i + chain * lanes;
+      sum[chain] += read<Real>(a + at) * read<Real>(b + at);
     }
   }
   for (; i + lanes <= n; i += lanes) {
-    Vector left, right;
-    load(a + i, left);
-    load(b + i, right);
-    sum[0] += left * right;
+    sum[0] += read<Real>(a + i) * read<Real>(b + i);
   }
-  const Vector all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  Real total = 0;
-  for (int lane = 0; lane < lanes; ++lane) {
-    total += all[lane];
-  }
+  Real total = sum_of_lanes<Real>((sum[0] + sum[1]) + (sum[2] + sum[3]));
   for (; i < n; ++i) {
     total += static_cast<Real>(a[i]) * static_cast<Real>(b[i]);
   }

@@ -40,7 +40,32 @@ struct SwigluForward {
   }
 };
 
-// A team takes a row: first the sum for dfactor, then the elements in place.
+// The sum of f(i) over all i < n, in every lane, for an f that also stores results. On a CPU a
+// block of values waits in the first cache until all of them are computed, so that both loops are
+// vector instructions.
+template <class Real, class F>
+KOKKOS_FORCEINLINE_FUNCTION Real sum_while(const RowTeam& team, int n, const F& f) {
+  if constexpr (device_backend) {
+    return sum_over<Real>(team, n, f);
+  } else {
+    constexpr int block = 64;
+    Real sum[block] = {};
+    for (int first = 0; first < n; first += block) {
+      const int width = n - first < block ? n - first : block;
+      Real value[block];
+#pragma GCC ivdep
+      for (int i = 0; i < width; ++i) {
+        value[i] = f(first + i);
+      }
+      for (int i = 0; i < width; ++i) {
+        sum[i] += value[i];
+      }
+    }
+    return sum_over<Real>(team, block, [&](const int i) { return sum[i]; });
+  }
+}
+
+// A team takes a row, in place and in one pass.
 template <class Storage>
 struct SwigluBackward {
   using Real = Accum<Storage>;
@@ -53,37 +78,30 @@ struct SwigluBackward {
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int a = team.league_rank();
-    const int F = hidden.extent_int(1);
     const int r = row_of(rows, a);
-    const bool wanted = dfactor.extent(0) != 0;
-    if (r < 0) {
-      if (wanted) {
-        Kokkos::single(Kokkos::PerTeam(team), [&] { dfactor(a) = 0; });
-      }
-      return;
+    const Real sum = r < 0 ? Real(0) : row_backward(team, r, factor_of(rows, a));
+    if (dfactor.extent(0) != 0) {
+      Kokkos::single(Kokkos::PerTeam(team), [&] { dfactor(a) = sum; });
     }
-    const Real factor = factor_of(rows, a);
+  }
+
+  KOKKOS_FORCEINLINE_FUNCTION Real row_backward(const RowTeam& team, int r, Real factor) const {
     const Storage* const gate = in.gate + std::int64_t{r} * in.stride;
     const Storage* const up = in.up + std::int64_t{r} * in.stride;
     Storage* const dgate = gradient.gate + std::int64_t{r} * gradient.stride;
     Storage* const dup = gradient.up + std::int64_t{r} * gradient.stride;
     Storage* const inout = &hidden(r, 0);
-    if (wanted) {
-      const Real sum = sum_over<Real>(team, F, [&](const int f) {
-        return static_cast<Real>(inout[f]) * silu(static_cast<Real>(gate[f])) *
-               static_cast<Real>(up[f]);
-      });
-      Kokkos::single(Kokkos::PerTeam(team), [&] { dfactor(a) = sum; });
-      team.team_barrier();
-    }
-    for_each_in(team, F, [&](const int f) {
+    return sum_while<Real>(team, hidden.extent_int(1), [=](const int f) {
       const Real g = static_cast<Real>(gate[f]);
       const Real u = static_cast<Real>(up[f]);
+      const Real dhidden = static_cast<Real>(inout[f]);
       const Real s = sigmoid(g);
-      const Real dh = factor * static_cast<Real>(inout[f]);
+      const Real h = (g * s) * u;
+      const Real dh = factor * dhidden;
       dgate[f] = Storage(dh * u * s * (Real(1) + g * (Real(1) - s)));
       dup[f] = Storage(dh * g * s);
-      inout[f] = Storage(factor * (g * s) * u);
+      inout[f] = Storage(factor * h);
+      return dhidden * h;
     });
   }
 };
