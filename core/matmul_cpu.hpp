@@ -5,9 +5,10 @@
 
 namespace qnext {
 
-/// The products of core/matmul.hpp on CPU threads with our own tile product, for every pair of
-/// types. The bits of a row of C depend on that row of A, on B and on K alone: not on the number of
-/// rows, of groups or of threads. Extents are not checked here.
+/// The products of core/matmul.hpp on CPU threads, for every pair of types: bf16 with oneDNN where
+/// it is fast, float A B and A^T B without groups too, everything else with our own tile product.
+/// The bits of a row of a grouped product depend on that row of A, on B and on K alone: not on the
+/// number of rows, of groups or of threads. Extents are not checked here.
 template <class In, class Out>
 void matmul_cpu(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
                 const Tensor<const In, 2>& b, const Tensor<Out, 2>& c, Write write);

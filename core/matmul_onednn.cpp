@@ -116,6 +116,19 @@ void multiply(int M, int N, int K, const tile::Strided<bf16>& a, const tile::Str
   }
 }
 
+void multiply(int M, int N, int K, const tile::Strided<float>& a, const tile::Strided<float>& b,
+              float* c, std::int64_t stride, bool add) {
+  const bool plain_a = a.column == 1, plain_b = b.column == 1;
+  const dnnl_status_t status = dnnl_sgemm(plain_a ? 'N' : 'T', plain_b ? 'N' : 'T', M, N, K, 1.0f,
+                                          a.data, plain_a ? a.row : a.column, b.data,
+                                          plain_b ? b.row : b.column, add ? 1.0f : 0.0f, c, stride);
+  if (status != dnnl_success) {
+    throw EnvironmentError("oneDNN: dnnl_sgemm of " + std::to_string(M) + " x " +
+                           std::to_string(K) + " and " + std::to_string(K) + " x " +
+                           std::to_string(N) + ": status " + std::to_string(status));
+  }
+}
+
 std::int64_t workspace_bytes() {
   return scratch_bytes;
 }

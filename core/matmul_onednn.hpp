@@ -18,6 +18,11 @@ bool available();
 void multiply(int M, int N, int K, const tile::Strided<bf16>& a, const tile::Strided<bf16>& b,
               DataType type, void* c, std::int64_t stride, bool add);
 
+/// c = a b, or c += a b, in float by the calling thread. A row can have other bits when there are
+/// fewer than 16 of them.
+void multiply(int M, int N, int K, const tile::Strided<float>& a, const tile::Strided<float>& b,
+              float* c, std::int64_t stride, bool add);
+
 /// What primitives work in, over all threads so far.
 std::int64_t workspace_bytes();
 
