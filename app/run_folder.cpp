@@ -35,9 +35,14 @@ void RunFolder::write_deck(const Deck& deck) const {
   write_text(file("resolved.yaml"), deck.resolved());
 }
 
-bool RunFolder::take(const char* name) const {
+bool RunFolder::asks(const char* name) const {
   std::error_code ignored;
-  return std::filesystem::remove(file(name), ignored);
+  return std::filesystem::exists(file(name), ignored);
+}
+
+void RunFolder::answer(const char* name) const {
+  std::error_code ignored;
+  std::filesystem::remove(file(name), ignored);
 }
 
 }  // namespace qnext

@@ -21,8 +21,9 @@ class RunFolder {
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   const std::filesystem::path& path() const { return path_; }
 
-  /// Whether the file is there; it is removed, so that it is answered once.
-  bool take(const char* name) const;
+  /// Whether a user has touched the file, and its removal when what it asks for is done.
+  bool asks(const char* name) const;
+  void answer(const char* name) const;
 
  private:
   std::filesystem::path path_;

@@ -259,13 +259,15 @@ std::optional<Status> Trainer<Storage>::asked_to_leave() {
                           state_.step));
     return Status::interrupted;
   }
-  if (folder_.take("stop")) {
+  if (folder_.asks("stop")) {
     checkpoint("stop");
+    folder_.answer("stop");
     log_.line(fmt::format("stopped by the file stop after step {}", state_.step));
     return Status::done;
   }
-  if (folder_.take("checkpoint_now")) {
+  if (folder_.asks("checkpoint_now")) {
     checkpoint("checkpoint_now");
+    folder_.answer("checkpoint_now");
   }
   const double limit = 60.0 * config_.run.wall_time;
   if (limit > 0.0 && seconds_between(begin_, Clock::now()) + longest_step_ >= limit) {

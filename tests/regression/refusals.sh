@@ -43,7 +43,8 @@ expect_status 2 tiny output.folder=small run.seed=2
 expect_status 2 tiny output.folder=small output.resume=never
 expect_text "holds checkpoints of an earlier run"
 head -c 3000 small/checkpoints/step_4.h5 >cut.h5
-expect_status 2 tiny output.folder=other output.resume=cut.h5
+expect_status 4 tiny output.folder=other output.resume=cut.h5
+expect_text "cut.h5: is damaged"
 cp cut.h5 small/checkpoints/step_8.h5
 expect_status 0 tiny run.steps=4 output.folder=small
 expect_text "refused small/checkpoints/step_8.h5"
