@@ -30,10 +30,15 @@ std::optional<std::int64_t> step_of(const std::string& name) {
   return step >= 0 && name == name_of_step(step) ? std::optional(step) : std::nullopt;
 }
 
+/// Nothing when there is no folder.
+fs::directory_iterator entries_of(const std::string& folder) {
+  return fs::is_directory(folder) ? fs::directory_iterator(folder) : fs::directory_iterator();
+}
+
 /// Of the files step_N.h5, the highest first.
 std::vector<std::int64_t> steps_in(const std::string& folder) {
   std::vector<std::int64_t> steps;
-  for (const auto& entry : fs::directory_iterator(folder)) {
+  for (const auto& entry : entries_of(folder)) {
     if (const auto step = step_of(entry.path().filename().string())) {
       steps.push_back(*step);
     }
@@ -45,13 +50,7 @@ std::vector<std::int64_t> steps_in(const std::string& folder) {
 }  // namespace
 
 CheckpointFolder::CheckpointFolder(std::string folder, int keep)
-    : folder_(std::move(folder)), keep_(std::max(1, keep)) {
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  if (error) {
-    throw EnvironmentError(folder_ + ": cannot be made: " + error.message());
-  }
-}
+    : folder_(std::move(folder)), keep_(std::max(1, keep)) {}
 
 std::string CheckpointFolder::path_of(std::int64_t step) const {
   return folder_ + "/" + name_of_step(step);
@@ -63,7 +62,7 @@ std::string CheckpointFolder::best() const {
 
 std::vector<std::string> CheckpointFolder::remove_leftovers() const {
   std::vector<std::string> leftovers;
-  for (const auto& entry : fs::directory_iterator(folder_)) {
+  for (const auto& entry : entries_of(folder_)) {
     if (entry.path().extension() == ".part") {
       leftovers.push_back(entry.path().string());
     }
@@ -103,6 +102,11 @@ CheckpointFolder::Found CheckpointFolder::find_newest() const {
 
 std::string CheckpointFolder::write(const CheckpointContent& content, const ParameterTable& table,
                                     const std::vector<TensorFamily>& families) const {
+  std::error_code error;
+  fs::create_directories(folder_, error);
+  if (error) {
+    throw EnvironmentError(folder_ + ": cannot be made: " + error.message());
+  }
   const std::string path = path_of(content.step);
   write_checkpoint(path, content, table, families);
   remove_old(content.step);

@@ -25,7 +25,7 @@ class CheckpointFolder {
     std::vector<Refused> refused;  // newer ones, each with the reason
   };
 
-  /// Makes the folder when it is missing. `keep` newest checkpoints stay, at least one.
+  /// `keep` newest checkpoints stay, at least one. The folder may be missing until one is written.
   CheckpointFolder(std::string folder, int keep);
 
   const std::string& folder() const { return folder_; }

@@ -10,7 +10,9 @@
 
 namespace qnext {
 
-/// An HDF5 file, closed when this ends. Objects are named by their path, "/runs/a/logits".
+/// An HDF5 file. What is written counts when close() has returned: without it the destructor gives
+/// the file up, because the library cannot leave one that the disk refuses. Objects are named by
+/// their path, "/runs/a/logits".
 ///
 /// What the library refuses is an EnvironmentError with the library's own sentence; an object that
 /// is missing or of another kind is an InputError. Files carry no time stamps: the same content
@@ -28,8 +30,7 @@ class Hdf5File {
   Hdf5File& operator=(Hdf5File&&) = delete;
   ~Hdf5File();
 
-  /// Writes out what the library still holds. The destructor does the same, but cannot say why it
-  /// failed.
+  /// Writes out what the library still holds.
   void close();
 
   const std::string& path() const { return path_; }
@@ -88,10 +89,11 @@ class Hdf5File {
   void write_attribute(const std::string& object, const std::string& name, const T& value);
 
  private:
-  Hdf5File(std::string path, std::int64_t id) : path_(std::move(path)), id_(id) {}
+  Hdf5File(std::string path, std::int64_t id) : path_(std::move(path)), id_(id), writing_(true) {}
 
   std::string path_;
   std::int64_t id_;
+  bool writing_ = false;
 };
 
 }  // namespace qnext
