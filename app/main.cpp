@@ -3,6 +3,7 @@
 #include "app/options.hpp"
 #include "app/processor.hpp"
 #include "core/require.hpp"
+#include "core/subnormals.hpp"
 
 #include <Kokkos_Core.hpp>
 
@@ -57,6 +58,7 @@ Status run(int argc, char** argv) {
     return Status::done;
   }
   const KokkosRuntime kokkos(line.kokkos);
+  flush_subnormals();
   return std::visit(Run{}, line.command);
 }
 

@@ -183,7 +183,6 @@ template <class Storage>
 void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dropout& dropout,
                              Saved& saved, const Work& work, const State* initial,
                              State* final) const {
-  const Phase phase("forward");
   embedding_.forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->forward(exec, batch.documents, saved.hidden[i],
@@ -213,7 +212,6 @@ template <class Storage>
 void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
                               const Dropout& dropout, Saved& saved, const Work& work,
                               const LossSums& sums) const {
-  const Phase phase("backward");
   const Documents& documents = batch.documents;
   balance_.forward(exec, saved.balance, true, sums.balance, sums.router_z);
   head_.forward_backward(exec, saved.normed, batch.labels, scale.cross_entropy, sums.cross_entropy,
