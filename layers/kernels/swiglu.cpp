@@ -53,10 +53,7 @@ KOKKOS_FORCEINLINE_FUNCTION Real sum_while(const RowTeam& team, int n, const F& 
     for (int first = 0; first < n; first += block) {
       const int width = n - first < block ? n - first : block;
       Real value[block];
-#pragma GCC ivdep
-      for (int i = 0; i < width; ++i) {
-        value[i] = f(first + i);
-      }
+      for_each_in(team, width, [&](const int i) { value[i] = f(first + i); });
       for (int i = 0; i < width; ++i) {
         sum[i] += value[i];
       }
