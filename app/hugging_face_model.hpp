@@ -9,8 +9,8 @@ namespace qnext {
 
 struct HuggingFaceConfig;
 
-/// The model that a config.json describes, without an MTP module and without balance losses, which it
-/// does not mention.
+/// The model that a config.json describes, without an MTP module and without balance losses, which
+/// it does not mention.
 ModelConfig model_config(const HuggingFaceConfig& config);
 
 }  // namespace qnext
