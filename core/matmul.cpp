@@ -4,7 +4,9 @@
 #include "core/bf16.hpp"
 #include "core/matmul_fallback.hpp"
 #include "core/require.hpp"
-#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
+#if defined(KOKKOS_ENABLE_CUDA)
+#include "core/matmul_cublas.hpp"
+#elif !defined(KOKKOS_ENABLE_HIP)
 #include "core/matmul_cpu.hpp"
 #include "core/matmul_few_rows.hpp"
 #include "core/matmul_onednn.hpp"
@@ -32,7 +34,13 @@ void matmul(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
                        " " + extents("B", b.extent(0), b.extent(1), turn_b) + " into " +
                        extents("C", c.extent(0), c.extent(1), false));
   }
-#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
+#if defined(KOKKOS_ENABLE_CUDA)
+  if (c.size() > 0 && a.size() > 0) {
+    matmul_cublas<In, Out>(exec, op_a, a, op_b, b, c, write);
+  } else {
+    matmul_fallback<In, Out>(exec, op_a, a, op_b, b, c, write);
+  }
+#elif defined(KOKKOS_ENABLE_HIP)
   matmul_fallback<In, Out>(exec, op_a, a, op_b, b, c, write);
 #else
   if (!turn_a && turn_b && a.extent(0) <= few_rows) {
@@ -85,7 +93,9 @@ void matmul_grouped_gradient(const Exec& exec, const Tensor<const int, 1>& offse
 }
 
 std::int64_t matmul_workspace_bytes() {
-#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
+#if defined(KOKKOS_ENABLE_CUDA)
+  return cublas_workspace_bytes();
+#elif defined(KOKKOS_ENABLE_HIP)
   return 0;
 #else
   return onednn::workspace_bytes();
