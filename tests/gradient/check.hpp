@@ -39,4 +39,31 @@ inline void expect_second_order(std::string_view what,
   EXPECT_NEAR(std::log2(coarse / fine), 2.0, 0.1) << what << ": errors " << coarse << ", " << fine;
 }
 
+/// The same for a loss that depends on many parameters, some of which bend it far more than others.
+///
+/// The direction is halved, from sixteen times u on, until the truncation at the smaller step is
+/// below 5e-6 of the slope: far above the cancellation of a loss of order one, about 1e-13, and
+/// small enough for the next term of the series. The order is measured there. A wrong gradient
+/// never gets there and fails at the shortest direction.
+inline void expect_second_order_at_some_length(
+    std::string_view what, const std::function<double(const std::vector<double>&)>& loss,
+    const std::vector<double>& x, const std::vector<double>& gradient,
+    const std::vector<double>& u) {
+  for (double length = 16.0;; length *= 0.5) {
+    auto scaled = u, ahead = x, behind = x;
+    double slope = 0.0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      scaled[i] *= length;
+      ahead[i] += 1e-3 * scaled[i];
+      behind[i] -= 1e-3 * scaled[i];
+      slope += gradient[i] * scaled[i];
+    }
+    const double error = std::abs((loss(ahead) - loss(behind)) / 2e-3 - slope);
+    if (error < 5e-6 * std::abs(slope) || length < 0.01) {
+      expect_second_order(what, loss, x, gradient, scaled);
+      return;
+    }
+  }
+}
+
 }  // namespace qnext::test
