@@ -2,14 +2,15 @@
 #include "app/bench_kernels.hpp"
 #include "app/bench_step.hpp"
 #include "app/commands.hpp"
-#include "app/peak.hpp"
 #include "app/precision.hpp"
 #include "app/run_config.hpp"
+#include "core/peak.hpp"
 #include "core/version.hpp"
 #include "io/deck.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -30,7 +31,10 @@ struct Bench {
 
   template <class Storage>
   Status operator()() const {
-    const Peaks peaks{product_peak<Storage>({512, 1024, 2048, 4096}, 0.2), copy_peak()};
+    Peaks peaks{0.0, measured_copy_rate()};
+    for (const int extent : {512, 1024, 2048, 4096}) {
+      peaks.product = std::max(peaks.product, measured_product_peak(config.run.precision, extent));
+    }
     print(fmt::format("peaks, {}: {:.1f} GFLOP/s of products, {:.1f} GB/s of a copy\n",
                       name_of(config.run.precision), 1e-9 * peaks.product, 1e-9 * peaks.copy));
     if (wants("kernels")) {

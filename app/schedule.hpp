@@ -7,10 +7,11 @@ namespace qnext {
 
 /// The learning rate as a pure function of the number of the update.
 ///
-///     warmup           peak n / warmup                                       1 <= n <= warmup
-///     constant         peak
-///     cosine           last + (peak - last) (1 + cos(pi x)) / 2,  x from 0 after warmup to 1 at
-///     `steps` warmup_stable_decay   peak, then a line down to `last` over the last `decay` updates
+///     warmup                peak n / warmup                    for n <= warmup
+///     constant              peak
+///     cosine                last + (peak - last) (1 + cos(pi x)) / 2,
+///                           x from 0 after warmup to 1 at `steps`
+///     warmup_stable_decay   peak, then a line down to last over the last `decay` updates
 ///
 /// with last = final_fraction peak.
 struct Schedule {

@@ -4,10 +4,10 @@
 #include "app/evaluation.hpp"
 #include "app/flops.hpp"
 #include "app/model_start.hpp"
-#include "app/peak.hpp"
 #include "app/process_memory.hpp"
 #include "app/processor.hpp"
 #include "core/fence.hpp"
+#include "core/peak.hpp"
 #include "core/phase.hpp"
 
 #include <fmt/format.h>
@@ -85,7 +85,7 @@ void Trainer<Storage>::start() {
     log_.line(fmt::format("start={}", config_.init.path));
   }
   if (peak_flops_ == 0.0) {
-    peak_flops_ = product_peak<Storage>({1024}, 0.2);
+    peak_flops_ = measured_product_peak(config_.run.precision, 1024);
   }
   log_.line(fmt::format("peak_flops={:.4g} ({})", peak_flops_,
                         config_.run.peak_flops > 0.0 ? "of the deck" : "measured"));
