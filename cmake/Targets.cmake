@@ -108,7 +108,8 @@ endfunction()
 # --- Tests ---------------------------------------------------------------------------------------
 
 # Threads are not bound in tests, because several of them share the cores.
-set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2
+# Waiting threads sleep: tests run beside each other.
+set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
                            UBSAN_OPTIONS=print_stacktrace=1 "QNEXT_SHARED=${QNEXT_SHARED}"
                            "QNEXT_SOURCE=${PROJECT_SOURCE_DIR}")
 
