@@ -47,13 +47,13 @@ struct Jobs {
 
   KOKKOS_FUNCTION Job operator()(int index) const {
     if constexpr (kind == Kind::single) {
-      return block(0, rows, index * block_rows, 0);
+      return block(rows, index * block_rows, 0);
     } else if constexpr (kind == Kind::grouped) {
       // Each group is cut from its own first row, so that no block spans two of them.
       for (int e = 0; e < groups; ++e) {
         const int blocks = (offset(e + 1) - offset(e) + block_rows - 1) / block_rows;
         if (index < blocks) {
-          return block(offset(e), offset(e + 1), offset(e) + index * block_rows, e);
+          return block(offset(e + 1), offset(e) + index * block_rows, e);
         }
         index -= blocks;
       }
@@ -61,29 +61,41 @@ struct Jobs {
     } else {
       const int blocks = (rows + block_rows - 1) / block_rows;
       const int e = index / blocks;
-      Job job = block(0, rows, (index - e * blocks) * block_rows, e);
+      Job job = block(rows, (index - e * blocks) * block_rows, e);
       job.terms_begin = offset(e);
       job.terms = offset(e + 1) - offset(e);
       return job;
     }
   }
 
-  KOKKOS_FUNCTION Job block(int, int end, int row, int matrix) const {
+  KOKKOS_FUNCTION Job block(int end, int row, int matrix) const {
     return {row, end - row < block_rows ? end - row : block_rows, 0, terms, matrix};
   }
 };
 
+// A matrix as it is read: element (i, j) lies at data[i * row + j * column].
+template <class In>
+struct Operand {
+  const In* data;
+  std::int64_t row;
+  std::int64_t column;
+};
+
+template <class In, int Rank>
+Operand<In> operand(Op op, const Tensor<const In, Rank>& m) {
+  const auto stride = static_cast<std::int64_t>(m.extent(Rank - 1));
+  return op == Op::none ? Operand<In>{m.data(), stride, 1} : Operand<In>{m.data(), 1, stride};
+}
+
 // A team makes one block of C: it adds up the products of tiles of A and B in its scratch memory
 // and writes the sum once.
-template <class In, class Out, Kind kind, Form form_a, Form form_b>
+template <class In, class Out, Kind kind>
 struct Product {
   using Real = Accum<In>;
 
   Jobs<kind> jobs;
-  const In* a;
-  std::int64_t stride_a;
-  const In* b;
-  std::int64_t stride_b;
+  Operand<In> a;
+  Operand<In> b;
   std::int64_t matrix_b;  // elements from one matrix of B to the next
   Out* c;
   std::int64_t matrix_c;
@@ -114,64 +126,39 @@ struct Product {
     const int column = team.league_rank() % column_blocks * block_columns;
     const int width = columns - column < block_columns ? columns - column : block_columns;
 
-    const int level = scratch_level;  // taken by reference: device code has no file-scope variables
-    const Scratch<Real, 1> memory(team.team_scratch(level), tile_elements);
+    const Scratch<Real, 1> memory(team.team_scratch(scratch_level), tile_elements);
     Real* const memory_a = memory.data() + block_rows * block_columns;
     Real* const memory_b = memory_a + block_rows * block_terms;
     const Tile<Real> sum{memory.data(), job.rows, width, block_columns};
     tile::fill(team, sum, Real(0));
 
     for (int begin = 0; begin < job.terms; begin += block_terms) {
-      const int left = job.terms - begin;
-      const int terms = left < block_terms ? left : block_terms;
+      const int rest = job.terms - begin;
+      const int terms = rest < block_terms ? rest : block_terms;
       const std::int64_t k = job.terms_begin + begin;
-      const auto tile_a = load<form_a>(team, memory_a, a, stride_a, job.row, k, job.rows, terms);
-      const auto tile_b = load < form_b == Form::plain
-                              ? Form::transposed
-                              : Form::plain > (team, memory_b, b + job.matrix * matrix_b, stride_b,
-                                               column, k, width, terms);
-      tile::multiply_add<form_a, form_b>(team, Real(1), tile_a, tile_b, sum);
+      const Tile<Real> tile_a{memory_a, job.rows, terms, terms};
+      const Tile<Real> tile_b{memory_b, terms, width, width};
+      load(team, a, a.data + job.row * a.row + k * a.column, tile_a);
+      load(team, b, b.data + job.matrix * matrix_b + k * b.row + column * b.column, tile_b);
+      tile::multiply_add<Form::plain, Form::plain>(team, Real(1), tile_a, tile_b, sum);
     }
     store(team, sum, c + job.matrix * matrix_c + std::int64_t(job.row) * columns + column);
   }
 
-  // The tile of op(A) at (row, term), or of op(B)^T at (column, term), as it lies in memory.
-  template <Form form>
-  KOKKOS_FUNCTION static Tile<Real> load(const RowTeam& team, Real* memory, const In* source,
-                                         std::int64_t stride, std::int64_t row, std::int64_t term,
-                                         int rows, int terms) {
-    const bool plain = form == Form::plain;
-    const Tile<Real> tile{memory, plain ? rows : terms, plain ? terms : rows, plain ? terms : rows};
-    tile::load(team, source + (plain ? row * stride + term : term * stride + row), stride, tile);
-    return tile;
+  KOKKOS_FUNCTION static void load(const RowTeam& team, const Operand<In>& from, const In* source,
+                                   const Tile<Real>& tile) {
+    tile::detail::for_each(team, tile.rows, tile.columns, [&](const int i, const int j) {
+      tile(i, j) = static_cast<Real>(source[i * from.row + j * from.column]);
+    });
   }
 
   KOKKOS_FUNCTION void store(const RowTeam& team, const Tile<Real>& sum, Out* destination) const {
-    if (add) {
-      tile::detail::for_each(team, sum.rows, sum.columns, [&](const int i, const int j) {
-        Out& element = destination[std::int64_t(i) * columns + j];
-        element = Out(static_cast<Real>(element) + sum(i, j));
-      });
-    } else {
-      tile::store(team, sum, destination, columns);
-    }
+    tile::detail::for_each(team, sum.rows, sum.columns, [&](const int i, const int j) {
+      Out& element = destination[std::int64_t(i) * columns + j];
+      element = Out(add ? static_cast<Real>(element) + sum(i, j) : sum(i, j));
+    });
   }
 };
-
-// Turns the forms, known at run time, into the types of the kernel.
-template <class In, class Out, Kind kind, class... Members>
-void launch(const char* label, const Exec& exec, Op op_a, Op op_b, Members... members) {
-  const auto with = [&]<Form form_a, Form form_b>() {
-    Product<In, Out, kind, form_a, form_b>{members...}.launch(label, exec);
-  };
-  if (op_a == Op::none) {
-    op_b == Op::none ? with.template operator()<Form::plain, Form::plain>()
-                     : with.template operator()<Form::plain, Form::transposed>();
-  } else {
-    op_b == Op::none ? with.template operator()<Form::transposed, Form::plain>()
-                     : with.template operator()<Form::transposed, Form::transposed>();
-  }
-}
 
 }  // namespace
 
@@ -180,11 +167,15 @@ void matmul_fallback(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op
                      const Tensor<const In, 2>& b, const Tensor<Out, 2>& c, Write write) {
   const int rows = int(c.extent(0)), columns = int(c.extent(1));
   const int terms = int(op_a == Op::none ? a.extent(1) : a.extent(0));
-  const Jobs<Kind::single> jobs{{}, 1, rows, terms};
-  launch<In, Out, Kind::single>("matmul_fallback::product", exec, op_a, op_b, jobs, a.data(),
-                                std::int64_t(a.extent(1)), b.data(), std::int64_t(b.extent(1)),
-                                std::int64_t(0), c.data(), std::int64_t(0), columns,
-                                write == Write::add);
+  Product<In, Out, Kind::single>{.jobs = {{}, 1, rows, terms},
+                                 .a = operand<In, 2>(op_a, a),
+                                 .b = operand<In, 2>(op_b, b),
+                                 .matrix_b = 0,
+                                 .c = c.data(),
+                                 .matrix_c = 0,
+                                 .columns = columns,
+                                 .add = write == Write::add}
+      .launch("matmul_fallback::product", exec);
 }
 
 template <class In, class Out>
@@ -192,11 +183,15 @@ void matmul_grouped_fallback(const Exec& exec, const Tensor<const int, 1>& offse
                              const Tensor<const In, 2>& a, Op op_b, const Tensor<const In, 3>& b,
                              const Tensor<Out, 2>& c, Write write) {
   const int rows = int(c.extent(0)), columns = int(c.extent(1)), terms = int(a.extent(1));
-  const Jobs<Kind::grouped> jobs{offset, int(b.extent(0)), rows, terms};
-  launch<In, Out, Kind::grouped>("matmul_fallback::grouped", exec, Op::none, op_b, jobs, a.data(),
-                                 std::int64_t(terms), b.data(), std::int64_t(b.extent(2)),
-                                 std::int64_t(b.extent(1)) * std::int64_t(b.extent(2)), c.data(),
-                                 std::int64_t(0), columns, write == Write::add);
+  Product<In, Out, Kind::grouped>{.jobs = {offset, int(b.extent(0)), rows, terms},
+                                  .a = operand<In, 2>(Op::none, a),
+                                  .b = operand<In, 3>(op_b, b),
+                                  .matrix_b = std::int64_t(b.extent(1)) * std::int64_t(b.extent(2)),
+                                  .c = c.data(),
+                                  .matrix_c = 0,
+                                  .columns = columns,
+                                  .add = write == Write::add}
+      .launch("matmul_fallback::grouped", exec);
 }
 
 template <class In, class Out>
@@ -204,11 +199,15 @@ void matmul_grouped_gradient_fallback(const Exec& exec, const Tensor<const int, 
                                       const Tensor<const In, 2>& a, const Tensor<const In, 2>& c,
                                       const Tensor<Out, 3>& b) {
   const int rows = int(a.extent(1)), columns = int(c.extent(1));
-  const Jobs<Kind::gradient> jobs{offset, int(b.extent(0)), rows, 0};
-  launch<In, Out, Kind::gradient>("matmul_fallback::grouped_gradient", exec, Op::transpose,
-                                  Op::none, jobs, a.data(), std::int64_t(rows), c.data(),
-                                  std::int64_t(columns), std::int64_t(0), b.data(),
-                                  std::int64_t(rows) * columns, columns, true);
+  Product<In, Out, Kind::gradient>{.jobs = {offset, int(b.extent(0)), rows, 0},
+                                   .a = operand<In, 2>(Op::transpose, a),
+                                   .b = operand<In, 2>(Op::none, c),
+                                   .matrix_b = 0,
+                                   .c = b.data(),
+                                   .matrix_c = std::int64_t(rows) * columns,
+                                   .columns = columns,
+                                   .add = true}
+      .launch("matmul_fallback::grouped_gradient", exec);
 }
 
 #define QNEXT_INSTANTIATE(In, Out)                                                          \
