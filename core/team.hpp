@@ -34,19 +34,6 @@ KOKKOS_FORCEINLINE_FUNCTION void for_each_in(const RowTeam& team, int n, const F
 #endif
 }
 
-/// Asks the caches of a CPU for n elements that are needed soon: rows that lie pages apart are not
-/// foreseen by the hardware. On a GPU other teams hide the wait.
-template <class T>
-KOKKOS_FORCEINLINE_FUNCTION void prefetch(const T* row, int n) {
-#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
-  (void)row, (void)n;
-#else
-  for (int i = 0; i < n; i += 64 / static_cast<int>(sizeof(T))) {
-    __builtin_prefetch(row + i);
-  }
-#endif
-}
-
 /// The sum of term(i) over all i < n, the same in every lane. The order of summation depends on n
 /// alone: on a CPU sixteen interleaved partial sums, which the compiler keeps in one vector
 /// register.

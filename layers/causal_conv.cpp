@@ -11,9 +11,10 @@
 namespace qnext {
 namespace {
 
-constexpr int forward_block = 64;  // tokens
-constexpr int backward_block = 128;
-constexpr int tokens_ahead = 4;  // whose rows are on their way while one is computed
+// Tokens of a block. The blocks of all key heads for the same tokens follow each other: few enough
+// tokens, and the caches see a handful of rows that are read from end to end.
+constexpr int forward_block = 8;
+constexpr int backward_block = 32;
 constexpr double length_epsilon = 1e-6;
 
 int blocks(int T, int tokens) {
@@ -29,17 +30,7 @@ struct Columns {
   GroupedProjection layout;
   Tensor<const Storage, 2> qkvz;
   Tensor<const Storage, 3> initial;
-  Tensor<const Storage, 3> weight;
-
-  // Weights as rows, (taps, W), so that lanes run along the columns.
-  KOKKOS_FUNCTION void load_weight(const RowTeam& team, int g, Real* rows) const {
-    const int W = layout.convolved();
-    for (int j = 0; j < Taps; ++j) {
-      for_each_in(team, W, [&](const int c) {
-        rows[j * W + c] = static_cast<Real>(weight(layout.channel(g, c), 0, j));
-      });
-    }
-  }
+  Tensor<const Real, 3> weight;  // (G, taps, W): lanes run along the columns
 
   // The inputs before the first token of document n, (taps - 1, W).
   KOKKOS_FUNCTION void load_tail(const RowTeam& team, int n, int g, Storage* tail) const {
@@ -93,7 +84,7 @@ struct ConvForward {
 
   void launch(const Exec& exec) const {
     const int W = in.layout.convolved();
-    const int bytes = static_cast<int>(Scratch<Real, 1>::shmem_size((Taps + 1) * W) +
+    const int bytes = static_cast<int>(Scratch<Real, 1>::shmem_size(W) +
                                        Scratch<Storage, 1>::shmem_size((Taps - 1) * W));
     const int league = blocks(in.qkvz.extent_int(0), forward_block) * in.layout.G;
     RowPolicy policy = row_policy(exec, league);
@@ -115,12 +106,10 @@ struct ConvForward {
     const int g = team.league_rank() % G;
     const int first = team.league_rank() / G * forward_block;
     const int last = first + forward_block < T ? first + forward_block : T;
-    const Scratch<Real, 1> reals(team.team_scratch(level), (Taps + 1) * W);
+    const Scratch<Real, 1> activated(team.team_scratch(level), W);
     const Scratch<Storage, 1> tail(team.team_scratch(level), (Taps - 1) * W);
-    Real* const weights = reals.data();
-    Real* const y = weights + Taps * W;
-    in.load_weight(team, g, weights);
-    team.team_barrier();
+    const Real* const weights = &in.weight(g, 0, 0);
+    Real* const y = activated.data();
     const Real query_scale = Real(1) / sqrt(static_cast<Real>(K));
     int n = in.documents.document(first);
     for (int t = first; t < last; ++t) {
@@ -129,12 +118,6 @@ struct ConvForward {
         if (t - in.documents.begin(n) < Taps - 1) {
           in.load_tail(team, n, g, tail.data());
         }
-      }
-      if (t + tokens_ahead < last) {
-        prefetch(&in.qkvz(t + tokens_ahead, g * in.layout.block()), W);
-        prefetch(&out.q(t + tokens_ahead, g, 0), K);
-        prefetch(&out.k(t + tokens_ahead, g, 0), K);
-        prefetch(&out.v(t + tokens_ahead, g * in.layout.R, 0), W - 2 * K);
       }
       const auto window = in.window(t, in.documents.begin(n), g, tail.data());
       for_each_in(team, W, [&](const int c) {
@@ -178,16 +161,16 @@ struct ConvBackward {
 
   // Scratch of a team.
   struct Rows {
-    Real* weights;  // (taps, W)
-    Real* ring;     // (taps, W)
-    Real* y;        // (W)
-    Real* slope;    // (W)  of SiLU at p
-    Storage* tail;  // (taps - 1, W)
+    const Real* weights;  // (taps, W)
+    Real* ring;           // (taps, W)
+    Real* y;              // (W)
+    Real* slope;          // (W)  of SiLU at p
+    Storage* tail;        // (taps - 1, W)
   };
 
   void launch(const Exec& exec) const {
     const int W = in.layout.convolved();
-    const int bytes = static_cast<int>(Scratch<Real, 1>::shmem_size((2 * Taps + 2) * W) +
+    const int bytes = static_cast<int>(Scratch<Real, 1>::shmem_size((Taps + 2) * W) +
                                        Scratch<Storage, 1>::shmem_size((Taps - 1) * W));
     const int league = blocks(in.qkvz.extent_int(0), backward_block) * in.layout.G;
     RowPolicy policy = row_policy(exec, league);
@@ -208,12 +191,11 @@ struct ConvBackward {
     const int g = team.league_rank() % G;
     const int first = team.league_rank() / G * backward_block;
     const int last = first + backward_block < T ? first + backward_block : T;
-    const Scratch<Real, 1> reals(team.team_scratch(level), (2 * Taps + 2) * W);
+    const Scratch<Real, 1> reals(team.team_scratch(level), (Taps + 2) * W);
     const Scratch<Storage, 1> tail(team.team_scratch(level), (Taps - 1) * W);
-    const Rows rows{reals.data(), reals.data() + Taps * W, reals.data() + 2 * Taps * W,
-                    reals.data() + (2 * Taps + 1) * W, tail.data()};
+    const Rows rows{&in.weight(g, 0, 0), reals.data(), reals.data() + Taps * W,
+                    reals.data() + (Taps + 1) * W, tail.data()};
     Real* const dweight = &partial(team.league_rank() / G, g, 0, 0);
-    in.load_weight(team, g, rows.weights);
     for_each_in(team, Taps * W, [&](const int i) { dweight[i] = 0; });
     team.team_barrier();
     for (int begin = first; begin < last;) {
@@ -237,15 +219,6 @@ struct ConvBackward {
     for (int t = first; t < last + Taps - 1; ++t) {
       Real* const dp = rows.ring + (t - first) % Taps * W;
       if (t < end) {
-        const int soon = t + tokens_ahead;
-        if (soon < last) {
-          const int K = in.layout.K;
-          prefetch(&in.qkvz(soon, g * in.layout.block()), W);
-          prefetch(&dqkvz(soon, g * in.layout.block()), W);
-          prefetch(&dout.q(soon, g, 0), K);
-          prefetch(&dout.k(soon, g, 0), K);
-          prefetch(&dout.v(soon, g * in.layout.R, 0), W - 2 * K);
-        }
         const auto window = in.window(t, begin, g, rows.tail);
         preactivation_gradient(team, t, g, window, rows, dp);
         if (t < last) {
@@ -377,6 +350,21 @@ struct Tails {
   }
 };
 
+// Weights with the columns of a key head beside each other.
+template <class Storage, class Real = Accum<Storage>>
+void weight_rows(const Exec& exec, const GroupedProjection& layout,
+                 const Tensor<const Storage, 3>& weight, const Tensor<Real, 3>& rows) {
+  const int taps = weight.extent_int(2);
+  Kokkos::parallel_for(
+      "causal_conv::weight_rows", Kokkos::RangePolicy<Exec>(exec, 0, layout.channels()),
+      KOKKOS_LAMBDA(const int channel) {
+        const int g = layout.block_of(channel), c = layout.column_of(channel);
+        for (int j = 0; j < taps; ++j) {
+          rows(g, j, c) = static_cast<Real>(weight(channel, 0, j));
+        }
+      });
+}
+
 template <class Real>
 void add_weight_gradient(const Exec& exec, const GroupedProjection& layout, int blocks,
                          const Tensor<const Real, 4>& partial, const Tensor<Real, 3>& grad) {
@@ -429,7 +417,8 @@ CausalConv<Storage>::CausalConv(ParameterTable& table, const std::string& name,
 
 template <class Storage>
 typename CausalConv<Storage>::Work CausalConv<Storage>::reserve_work(Arena& arena, int T) const {
-  return {arena.reserve<Real, 4>("conv_partial", blocks(T, backward_block), layout_.G, taps_,
+  return {arena.reserve<Real, 3>("conv_weight", layout_.G, taps_, layout_.convolved()),
+          arena.reserve<Real, 4>("conv_partial", blocks(T, backward_block), layout_.G, taps_,
                                  layout_.convolved())};
 }
 
@@ -438,10 +427,10 @@ void CausalConv<Storage>::forward(const Exec& exec, const Documents& documents,
                                   const Tensor<const Storage, 2>& qkvz,
                                   const Tensor<const Storage, 3>& initial,
                                   const QueryKeyValue<Storage>& out,
-                                  const Tensor<Storage, 3>& final) const {
+                                  const Tensor<Storage, 3>& final, const Work& work) const {
+  weight_rows<Storage>(exec, layout_, weight_.value, work.weight);
   with_taps(taps_, [&](auto taps) {
-    ConvForward<Storage, taps>{{documents, layout_, qkvz, initial, weight_.value}, out}.launch(
-        exec);
+    ConvForward<Storage, taps>{{documents, layout_, qkvz, initial, work.weight}, out}.launch(exec);
   });
   if (final.extent(0) != 0) {
     Tails<Storage>{documents, layout_, qkvz, initial, final, false}.launch(exec);
@@ -464,8 +453,9 @@ void CausalConv<Storage>::backward(const Exec& exec, const Documents& documents,
                                    const Tensor<const Storage, 3>& dfinal,
                                    const Tensor<Storage, 2>& dqkvz,
                                    const Tensor<Storage, 3>& dinitial, const Work& work) const {
+  weight_rows<Storage>(exec, layout_, weight_.value, work.weight);
   with_taps(taps_, [&](auto taps) {
-    ConvBackward<Storage, taps>{{documents, layout_, qkvz, initial, weight_.value},
+    ConvBackward<Storage, taps>{{documents, layout_, qkvz, initial, work.weight},
                                 dout,
                                 dfinal,
                                 dqkvz,

@@ -34,6 +34,7 @@ class CausalConv {
   using Real = Accum<Storage>;
 
   struct Work {
+    Tensor<Real, 3> weight;   // (G, taps, 2K+RV)
     Tensor<Real, 4> partial;  // (token blocks, G, taps, 2K+RV)  sums of the weight gradient
   };
 
@@ -46,7 +47,7 @@ class CausalConv {
   /// first. Empty `initial`: zero; empty `final`: not wanted. `final` may be `initial`.
   void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& qkvz,
                const Tensor<const Storage, 3>& initial, const QueryKeyValue<Storage>& out,
-               const Tensor<Storage, 3>& final) const;
+               const Tensor<Storage, 3>& final, const Work& work) const;
 
   /// The tail that follows each of the T tokens: `tails` (T, taps-1, 2GK+HV).
   void tails_after_tokens(const Exec& exec, const Documents& documents,

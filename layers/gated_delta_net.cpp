@@ -130,7 +130,7 @@ void GatedDeltaNet<Storage>::forward(const Exec& exec, const Documents& document
   const State result = final != nullptr ? *final : State{};
   project(exec, x, saved, work);
   conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved,
-                result.conv_tail);
+                result.conv_tail, work.conv);
   delta_rule_chunked<Storage>(exec, documents, config_.chunk,
                               rule_input<Storage>(work.convolved, saved), saved.initial.memory,
                               saved.read, result.memory, work.rule);
@@ -150,7 +150,8 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
                  work.norm);
   out_proj_.backward_weight(exec, dy, work.normed);
 
-  conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved, {});
+  conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved, {},
+                work.conv);
   const DeltaRuleGradient<Storage> gradient{work.convolved.q, work.convolved.k, work.convolved.v,
                                             work.dlog_decay, work.dbeta};
   delta_rule_chunked_backward<Storage>(
@@ -177,7 +178,8 @@ void GatedDeltaNet<Storage>::step(const Exec& exec, const Documents& documents,
   if (after != nullptr) {
     conv_.tails_after_tokens(exec, documents, saved.qkvz, state.conv_tail, after->conv_tail);
   }
-  conv_.forward(exec, documents, saved.qkvz, state.conv_tail, work.convolved, state.conv_tail);
+  conv_.forward(exec, documents, saved.qkvz, state.conv_tail, work.convolved, state.conv_tail,
+                work.conv);
   delta_rule_recurrent<Storage>(exec, documents, rule_input<Storage>(work.convolved, saved),
                                 state.memory, saved.read,
                                 after != nullptr ? after->memory : Tensor<Real, 4>());

@@ -9,7 +9,6 @@ namespace qnext {
 namespace {
 
 constexpr int tokens_per_block = 32;
-constexpr int heads_ahead = 4;  // whose gates are on their way while one is computed
 
 int blocks(int T) {
   return (T + tokens_per_block - 1) / tokens_per_block;
@@ -44,9 +43,6 @@ struct GatedNormForward {
       const Storage* const row = &x(t, h, 0);
       const Storage* const gate = &qkvz(t, layout.gate(h));
       Storage* const out = &y(t, h * V);
-      if (h + heads_ahead < layout.heads()) {
-        prefetch(&qkvz(t, layout.gate(h + heads_ahead)), V);
-      }
       const Real r = inverse_root_mean<Storage>(team, row, V, epsilon);
       for_each_in(team, V, [&](const int c) {
         out[c] = Storage(w[c] * (static_cast<Real>(row[c]) * r) * silu(static_cast<Real>(gate[c])));
@@ -103,10 +99,6 @@ struct GatedNormBackward {
     Storage* const dgate = &dqkvz(t, z);
     Storage* const out = &y(t, h * V);
     Storage* const dinput = &dx(t, h, 0);
-    if (h + heads_ahead < layout.heads()) {
-      prefetch(&qkvz(t, layout.gate(h + heads_ahead)), V);
-      prefetch(&dqkvz(t, layout.gate(h + heads_ahead)), V);
-    }
     const Real r = inverse_root_mean<Storage>(team, row, V, epsilon);
     for_each_in(team, V, [&](const int c) {
       const Real gate_c = static_cast<Real>(gate[c]), normed = static_cast<Real>(row[c]) * r;

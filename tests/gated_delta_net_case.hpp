@@ -125,6 +125,7 @@ struct GatedDeltaNetCase {
     poison(work.dba);
     poison(work.dlog_decay);
     poison(work.dbeta);
+    poison(work.conv.weight);
     poison(work.conv.partial);
     poison(work.norm.partial);
     poison(work.gates.partial);
