@@ -126,7 +126,7 @@ struct Product {
     const int column = team.league_rank() % column_blocks * block_columns;
     const int width = columns - column < block_columns ? columns - column : block_columns;
 
-    const Scratch<Real, 1> memory(team.team_scratch(scratch_level), tile_elements);
+    const Scratch<Real, 1> memory(team.team_scratch(int{scratch_level}), tile_elements);
     Real* const memory_a = memory.data() + block_rows * block_columns;
     Real* const memory_b = memory_a + block_rows * block_terms;
     const Tile<Real> sum{memory.data(), job.rows, width, block_columns};
