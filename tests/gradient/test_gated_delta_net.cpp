@@ -12,7 +12,6 @@ namespace {
 
 using reference::DeltaRuleShape;
 using test::GatedDeltaNetCase;
-using test::to_device;
 using test::to_host;
 using test::uniform;
 using Numbers = std::vector<double>;
