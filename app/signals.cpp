@@ -27,6 +27,8 @@ SignalGuard::SignalGuard() {
   for (const int kind : kinds) {
     sigaction(kind, &action, nullptr);
   }
+  // A limit on the size of files is an error of the write that meets it, not the end of the run.
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 SignalGuard::~SignalGuard() {
