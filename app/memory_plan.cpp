@@ -3,6 +3,7 @@
 
 #include "app/activations.hpp"
 #include "app/precision.hpp"
+#include "core/matmul.hpp"
 
 #include <algorithm>
 #include <map>
@@ -68,7 +69,7 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
                        {"master weights", bytes.masters},
                        {"moments", 2 * bytes.gradients},
                        {"activations", measure.peak()},
-                       {"vendor workspace", 0}};
+                       {"vendor workspace", matmul_workspace_bytes()}};
   plan.memory.activations = by_name(measure.at_peak());
   return plan;
 }

@@ -7,6 +7,7 @@
 #include "app/process_memory.hpp"
 #include "app/processor.hpp"
 #include "core/fence.hpp"
+#include "core/matmul.hpp"
 #include "core/peak.hpp"
 #include "core/phase.hpp"
 
@@ -299,9 +300,11 @@ Status Trainer<Storage>::run() {
     checkpoint("end");
   }
   metrics_->flush();
-  log_.line(fmt::format("done: step={} tokens={} training_seconds={:.1f} wall_seconds={:.1f}",
-                        state_.step, state_.tokens, state_.seconds,
-                        seconds_between(begin_, Clock::now())));
+  log_.line(fmt::format(
+      "done: step={} tokens={} training_seconds={:.1f} wall_seconds={:.1f} peak_memory={} "
+      "vendor_workspace={}",
+      state_.step, state_.tokens, state_.seconds, seconds_between(begin_, Clock::now()),
+      format_bytes(peak_resident_bytes()), format_bytes(matmul_workspace_bytes())));
   return Status::done;
 }
 
