@@ -201,9 +201,10 @@ class KernelBench {
     const auto scale = numbers<Real>(1.0, T_);
     const auto work = with_memory([&](Arena& arena) { return norm.reserve_work(arena, T_); });
     const double bytes = size * T_ * model_.width;
-    add("rms norm, forward", 0.0, 2.0 * bytes, [&] { norm.forward(Exec{}, x, y, scale); });
+    add("rms norm, forward", 0.0, 2.0 * bytes,
+        [&] { norm.template forward<Storage>(Exec{}, x, y, scale); });
     add("rms norm, backward", 0.0, 3.0 * bytes,
-        [&] { norm.backward(Exec{}, x, y, scale, y, Write::replace, work); });
+        [&] { norm.template backward<Storage>(Exec{}, x, y, scale, y, Write::replace, work); });
   }
 
   void head() {

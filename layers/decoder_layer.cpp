@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/decoder_layer.hpp"
 
+#include <type_traits>
+
 namespace qnext {
 namespace {
 
@@ -68,7 +70,7 @@ typename DecoderLayer<Storage>::Saved DecoderLayer<Storage>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
   Saved saved;
   saved.mixer = reserve_mixer(arena, shape);
-  saved.mid = arena.reserve<Storage, 2>("mid", shape.tokens, width_);
+  saved.mid = arena.reserve<Real, 2>("mid", shape.tokens, width_);
   saved.mlp = reserve_mlp(arena, shape);
   return saved;
 }
@@ -122,9 +124,9 @@ void DecoderLayer<Storage>::clear(const Exec& exec, const State& state) {
 
 template <class Storage>
 void DecoderLayer<Storage>::mixer_forward(const Exec& exec, const Documents& documents,
-                                          const Tensor<const Storage, 2>& x, const State* initial,
+                                          const Tensor<const Real, 2>& x, const State* initial,
                                           State* final, MixerSaved& saved, const Work& work) const {
-  input_norm_.forward(exec, x, saved.normed, saved.scale);
+  input_norm_.template forward<Real>(exec, x, saved.normed, saved.scale);
   if (delta_net_) {
     delta_net_->forward(exec, documents, saved.normed, initial ? &initial->delta_net : nullptr,
                         work.branch, final ? &final->delta_net : nullptr, saved.delta_net,
@@ -138,12 +140,12 @@ void DecoderLayer<Storage>::mixer_forward(const Exec& exec, const Documents& doc
 
 template <class Storage>
 void DecoderLayer<Storage>::forward(const Exec& exec, const Documents& documents,
-                                    const Tensor<const Storage, 2>& x, const State* initial,
-                                    const Tensor<Storage, 2>& y, State* final,
-                                    const Dropout& dropout, Saved& saved, const Work& work) const {
+                                    const Tensor<const Real, 2>& x, const State* initial,
+                                    const Tensor<Real, 2>& y, State* final, const Dropout& dropout,
+                                    Saved& saved, const Work& work) const {
   mixer_forward(exec, documents, x, initial, final, saved.mixer, work);
   add_branch<Storage>(exec, x, work.branch, saved.mid, dropout.at(mixer_place));
-  post_attention_norm_.forward(exec, saved.mid, saved.mlp.normed, saved.mlp.scale);
+  post_attention_norm_.template forward<Real>(exec, saved.mid, saved.mlp.normed, saved.mlp.scale);
   if (experts_) {
     experts_->forward(exec, documents, saved.mlp.normed, work.branch, saved.mlp.experts,
                       work.experts);
@@ -155,20 +157,22 @@ void DecoderLayer<Storage>::forward(const Exec& exec, const Documents& documents
 
 template <class Storage>
 void DecoderLayer<Storage>::recompute_mixer(const Exec& exec, const Documents& documents,
-                                            const Tensor<const Storage, 2>& x, MixerSaved& saved,
+                                            const Tensor<const Real, 2>& x, MixerSaved& saved,
                                             const Work& work) const {
   mixer_forward(exec, documents, x, nullptr, nullptr, saved, work);
 }
 
 template <class Storage>
 void DecoderLayer<Storage>::backward(const Exec& exec, const Documents& documents,
-                                     const Tensor<const Storage, 2>& x,
-                                     const Tensor<Storage, 2>& gradient,
+                                     const Tensor<const Real, 2>& x,
+                                     const Tensor<Real, 2>& gradient,
                                      const BalanceGradient<Real>* balance, const Dropout& dropout,
                                      const Saved& saved, const Work& work) const {
   const auto through = [&](std::uint64_t place) -> Tensor<const Storage, 2> {
-    if (dropout.probability == 0.0) {
-      return gradient;
+    if constexpr (std::is_same_v<Storage, Real>) {
+      if (dropout.probability == 0.0) {
+        return gradient;
+      }
     }
     branch_gradient<Storage>(exec, gradient, work.dbranch, dropout.at(place));
     return work.dbranch;
@@ -180,8 +184,8 @@ void DecoderLayer<Storage>::backward(const Exec& exec, const Documents& document
   } else {
     dense_->backward(exec, dmlp, saved.mlp.dense, work.branch, work.dense);
   }
-  post_attention_norm_.backward(exec, work.branch, saved.mid, saved.mlp.scale, gradient, Write::add,
-                                work.norm);
+  post_attention_norm_.template backward<Real>(exec, work.branch, saved.mid, saved.mlp.scale,
+                                               gradient, Write::add, work.norm);
   const auto dmixer = through(mixer_place);
   if (delta_net_) {
     delta_net_->backward(exec, documents, dmixer, nullptr, saved.mixer.delta_net, work.branch,
@@ -190,14 +194,15 @@ void DecoderLayer<Storage>::backward(const Exec& exec, const Documents& document
     attention_->backward(exec, documents, dmixer, nullptr, saved.mixer.attention, work.branch,
                          nullptr, work.attention);
   }
-  input_norm_.backward(exec, work.branch, x, saved.mixer.scale, gradient, Write::add, work.norm);
+  input_norm_.template backward<Real>(exec, work.branch, x, saved.mixer.scale, gradient, Write::add,
+                                      work.norm);
 }
 
 template <class Storage>
 void DecoderLayer<Storage>::step(const Exec& exec, const Documents& documents,
-                                 const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
+                                 const Tensor<const Real, 2>& x, const Tensor<Real, 2>& y,
                                  State& state, Saved& saved, const Work& work) const {
-  input_norm_.forward(exec, x, saved.mixer.normed, saved.mixer.scale);
+  input_norm_.template forward<Real>(exec, x, saved.mixer.normed, saved.mixer.scale);
   if (delta_net_) {
     delta_net_->step(exec, documents, saved.mixer.normed, state.delta_net, work.branch,
                      saved.mixer.delta_net, work.delta_net);
@@ -206,7 +211,7 @@ void DecoderLayer<Storage>::step(const Exec& exec, const Documents& documents,
                      saved.mixer.attention, work.attention);
   }
   add_branch<Storage>(exec, x, work.branch, saved.mid, Dropout{});
-  post_attention_norm_.forward(exec, saved.mid, saved.mlp.normed, saved.mlp.scale);
+  post_attention_norm_.template forward<Real>(exec, saved.mid, saved.mlp.normed, saved.mlp.scale);
   if (experts_) {
     experts_->step(exec, saved.mlp.normed, work.branch, saved.mlp.experts, work.experts);
   } else {

@@ -34,7 +34,8 @@ struct DecoderLayerConfig {
 ///
 ///     mid = x + mixer(norm(x)),   y = mid + mlp(norm(mid))
 ///
-/// with a Gated DeltaNet or gated attention as mixer, experts or a dense MLP behind it.
+/// with a Gated DeltaNet or gated attention as mixer, experts or a dense MLP behind it. x, mid, y
+/// and their gradients are held in Accum<Storage>, branches in Storage.
 template <class Storage>
 class DecoderLayer {
  public:
@@ -56,7 +57,7 @@ class DecoderLayer {
   };
   struct Saved {
     MixerSaved mixer;
-    Tensor<Storage, 2> mid;  // (T, D)
+    Tensor<Real, 2> mid;  // (T, D)
     MlpSaved mlp;
   };
   struct Work {
@@ -91,29 +92,27 @@ class DecoderLayer {
   static void clear(const Exec& exec, const State& state);
 
   /// x, y (T, D). `initial` and `final` may be null.
-  void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
-               const State* initial, const Tensor<Storage, 2>& y, State* final,
-               const Dropout& dropout, Saved& saved, const Work& work) const;
+  void forward(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
+               const State* initial, const Tensor<Real, 2>& y, State* final, const Dropout& dropout,
+               Saved& saved, const Work& work) const;
 
   /// Fills `saved.mixer` once more, with the same bits.
-  void recompute_mixer(const Exec& exec, const Documents& documents,
-                       const Tensor<const Storage, 2>& x, MixerSaved& saved,
-                       const Work& work) const;
+  void recompute_mixer(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
+                       MixerSaved& saved, const Work& work) const;
 
   /// gradient (T, D) comes in as that of y and leaves as that of x. `balance` is what the balance
   /// loss adds to the router's gradient, if the layer has experts.
-  void backward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
-                const Tensor<Storage, 2>& gradient, const BalanceGradient<Real>* balance,
+  void backward(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
+                const Tensor<Real, 2>& gradient, const BalanceGradient<Real>* balance,
                 const Dropout& dropout, const Saved& saved, const Work& work) const;
 
   /// Forward for few tokens of each document behind what `state` holds; advances the state.
-  void step(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
-            const Tensor<Storage, 2>& y, State& state, Saved& saved, const Work& work) const;
+  void step(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
+            const Tensor<Real, 2>& y, State& state, Saved& saved, const Work& work) const;
 
  private:
-  void mixer_forward(const Exec& exec, const Documents& documents,
-                     const Tensor<const Storage, 2>& x, const State* initial, State* final,
-                     MixerSaved& saved, const Work& work) const;
+  void mixer_forward(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
+                     const State* initial, State* final, MixerSaved& saved, const Work& work) const;
 
   int width_;
   RmsNorm<Storage> input_norm_;

@@ -8,10 +8,12 @@
 
 namespace qnext {
 
-/// One row of a (vocabulary, D) matrix for each token; no scaling, no positions.
+/// One row of a (vocabulary, D) matrix for each token, widened; no scaling, no positions.
 template <class Storage>
 class Embedding {
  public:
+  using Real = Accum<Storage>;
+
   Embedding(ParameterTable& table, const std::string& name, int vocabulary, int width,
             double deviation);
 
@@ -19,11 +21,11 @@ class Embedding {
 
   /// tokens (T) in [0, vocabulary), y (T, D).
   void forward(const Exec& exec, const Tensor<const int, 1>& tokens,
-               const Tensor<Storage, 2>& y) const;
+               const Tensor<Real, 2>& y) const;
 
   /// dW(tokens(t)) += dy(t), in the order of t.
   void backward(const Exec& exec, const Tensor<const int, 1>& tokens,
-                const Tensor<const Storage, 2>& dy) const;
+                const Tensor<const Real, 2>& dy) const;
 
  private:
   Weight<Storage, 2> weight_;

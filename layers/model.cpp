@@ -85,7 +85,7 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
   Saved saved;
   const int T = shape.tokens;
   for (int i = 0; i <= config_.layers(); ++i) {
-    saved.hidden.push_back(arena.reserve<Storage, 2>("hidden", T, config_.width));
+    saved.hidden.push_back(arena.reserve<Real, 2>("hidden", T, config_.width));
   }
   saved.layers.resize(layers_.size());
   const bool keep_mixer = config_.recompute == Recompute::none;
@@ -95,7 +95,7 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
       saved.layers[i].mixer = layers_[i]->reserve_mixer(arena, shape);
     }
     if (keep_rest) {
-      saved.layers[i].mid = arena.reserve<Storage, 2>("mid", T, config_.width);
+      saved.layers[i].mid = arena.reserve<Real, 2>("mid", T, config_.width);
       saved.layers[i].mlp = layers_[i]->reserve_mlp(arena, shape);
     }
   }
@@ -105,7 +105,7 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
       shared.add([&] {
         saved.layers[i].mixer = layers_[i]->reserve_mixer(arena, shape);
         if (!keep_rest) {
-          saved.layers[i].mid = arena.reserve<Storage, 2>("mid", T, config_.width);
+          saved.layers[i].mid = arena.reserve<Real, 2>("mid", T, config_.width);
           saved.layers[i].mlp = layers_[i]->reserve_mlp(arena, shape);
         }
       });
@@ -137,11 +137,11 @@ typename Model<Storage>::Work Model<Storage>::reserve_work(Arena& arena,
   const Arena::Room room(arena, "work");
   const int T = shape.tokens;
   Work work;
-  work.gradient = arena.reserve<Storage, 2>("gradient", T, config_.width);
+  work.dnormed = arena.reserve<Storage, 2>("dnormed", T, config_.width);
+  work.gradient = arena.reserve<Real, 2>("gradient", T, config_.width);
   work.norm = norm_.reserve_work(arena, T);
   work.layers.resize(layers_.size());
   if (mtp_) {
-    work.mtp_gradient = arena.reserve<Storage, 2>("mtp_gradient", T, config_.width);
     work.mtp = mtp_->reserve_work(arena, shape);
   }
   // Head and layers run one after the other.
@@ -150,7 +150,7 @@ typename Model<Storage>::Work Model<Storage>::reserve_work(Arena& arena,
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     parts.add([&] {
       if (config_.recompute == Recompute::block) {
-        work.recomputed = arena.reserve<Storage, 2>("recomputed", T, config_.width);
+        work.recomputed = arena.reserve<Real, 2>("recomputed", T, config_.width);
       }
       work.layers[i] = layers_[i]->reserve_work(arena, shape);
     });
@@ -190,7 +190,7 @@ void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dr
                         final ? &final->layers[i] : nullptr, dropout.at(i), saved.layers[i],
                         work.layers[i]);
   }
-  norm_.forward(exec, saved.hidden.back(), saved.normed, saved.scale);
+  norm_.template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
   if (mtp_ && batch.labels.data() != nullptr) {
     mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, embedding_, saved.normed,
                   dropout, saved.mtp, work.mtp, work.mtp_layer);
@@ -215,17 +215,16 @@ void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const L
   const Documents& documents = batch.documents;
   balance_.forward(exec, saved.balance, true, sums.balance, sums.router_z);
   head_.forward_backward(exec, saved.normed, batch.labels, scale.cross_entropy, sums.cross_entropy,
-                         work.gradient, Write::replace, work.head);
+                         work.dnormed, Write::replace, work.head);
   if (mtp_) {
     head_.forward_backward(exec, saved.mtp.normed, saved.mtp.labels, scale.mtp, sums.mtp,
-                           work.mtp_gradient, Write::replace, work.head);
+                           work.mtp.dnormed, Write::replace, work.head);
     const auto balance = balance_gradient(saved, config_.layers(), scale.balance);
-    mtp_->backward(exec, documents, embedding_, saved.normed, work.mtp_gradient,
-                   balance ? &*balance : nullptr, dropout, saved.mtp, work.gradient, work.mtp,
-                   work.mtp_layer);
+    mtp_->backward(exec, documents, embedding_, saved.normed, balance ? &*balance : nullptr,
+                   dropout, saved.mtp, work.dnormed, work.mtp, work.mtp_layer);
   }
-  norm_.backward(exec, work.gradient, saved.hidden.back(), saved.scale, work.gradient,
-                 Write::replace, work.norm);
+  norm_.template backward<Real>(exec, work.dnormed, saved.hidden.back(), saved.scale, work.gradient,
+                                Write::replace, work.norm);
   for (int i = config_.layers() - 1; i >= 0; --i) {
     const Layer& layer = *layers_[i];
     if (config_.recompute == Recompute::mixer) {
@@ -251,7 +250,7 @@ void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& stat
     layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],
                      saved.layers[i], work.layers[i]);
   }
-  norm_.forward(exec, saved.hidden.back(), saved.normed, saved.scale);
+  norm_.template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
 }
 
 template <class Storage>

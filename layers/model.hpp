@@ -79,8 +79,8 @@ class Model {
 
   /// One microbatch in flight.
   struct Saved {
-    std::vector<Tensor<Storage, 2>> hidden;  // (layers + 1) x (T, D): the input of each layer, the
-                                             // output of the last
+    std::vector<Tensor<Real, 2>> hidden;  // (layers + 1) x (T, D): the input of each layer, the
+                                          // output of the last
     std::vector<typename Layer::Saved> layers;  // memory shared as the recompute policy allows
     Tensor<Real, 1> scale;                      // (T) of the final norm
     Tensor<Storage, 2> normed;                  // (T, D) input of the head
@@ -88,9 +88,9 @@ class Model {
     typename BalanceLoss<Real>::Saved balance;
   };
   struct Work {
-    Tensor<Storage, 2> gradient;      // (T, D)
-    Tensor<Storage, 2> mtp_gradient;  // (T, D)  with an MTP module
-    Tensor<Storage, 2> recomputed;    // (T, D)  output of a layer that is computed again
+    Tensor<Storage, 2> dnormed;  // (T, D)  of the input of the head
+    Tensor<Real, 2> gradient;    // (T, D)  of the residual stream
+    Tensor<Real, 2> recomputed;  // (T, D)  output of a layer that is computed again
     typename RmsNorm<Storage>::Work norm;
     typename HeadLoss<Storage>::Work head;
     std::vector<typename Layer::Work> layers;  // all in the same memory

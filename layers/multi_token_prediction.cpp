@@ -70,13 +70,13 @@ typename MultiTokenPrediction<Storage>::Saved MultiTokenPrediction<Storage>::res
   Saved saved;
   saved.tokens = arena.reserve<int, 1>("tokens", T);
   saved.labels = arena.reserve<int, 1>("labels", T);
-  saved.embedded = arena.reserve<Storage, 2>("embedded", T, width_);
+  saved.embedded = arena.reserve<Real, 2>("embedded", T, width_);
   saved.embedded_scale = arena.reserve<Real, 1>("embedded_scale", T);
   saved.hidden_scale = arena.reserve<Real, 1>("hidden_scale", T);
   saved.joined = arena.reserve<Storage, 2>("joined", T, 2 * width_);
-  saved.input = arena.reserve<Storage, 2>("input", T, width_);
+  saved.input = arena.reserve<Real, 2>("input", T, width_);
   saved.layer = layer_.reserve_saved(arena, shape);
-  saved.output = arena.reserve<Storage, 2>("output", T, width_);
+  saved.output = arena.reserve<Real, 2>("output", T, width_);
   saved.output_scale = arena.reserve<Real, 1>("output_scale", T);
   saved.normed = arena.reserve<Storage, 2>("normed", T, width_);
   return saved;
@@ -85,7 +85,9 @@ typename MultiTokenPrediction<Storage>::Saved MultiTokenPrediction<Storage>::res
 template <class Storage>
 typename MultiTokenPrediction<Storage>::Work MultiTokenPrediction<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
-  return {arena.reserve<Storage, 2>("part", shape.tokens, width_),
+  return {arena.reserve<Storage, 2>("dnormed", shape.tokens, width_),
+          arena.reserve<Real, 2>("gradient", shape.tokens, width_),
+          arena.reserve<Storage, 2>("part", shape.tokens, width_),
           arena.reserve<Storage, 2>("djoined", shape.tokens, 2 * width_),
           norm_.reserve_work(arena, shape.tokens)};
 }
@@ -100,40 +102,41 @@ void MultiTokenPrediction<Storage>::forward(
   Kokkos::parallel_for("multi_token_prediction::shift", Kokkos::RangePolicy<Exec>(exec, 0, T),
                        Shift{documents.document, tokens, labels, saved.tokens, saved.labels});
   embedding.forward(exec, saved.tokens, saved.embedded);
-  embedding_norm_.forward(exec, saved.embedded, work.part, saved.embedded_scale);
+  embedding_norm_.template forward<Real>(exec, saved.embedded, work.part, saved.embedded_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, 0});
-  hidden_norm_.forward(exec, h, work.part, saved.hidden_scale);
+  hidden_norm_.template forward<Storage>(exec, h, work.part, saved.hidden_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, width_});
-  fc_.template forward<Storage>(exec, saved.joined, saved.input);
+  fc_.template forward<Real>(exec, saved.joined, saved.input);
   layer_.forward(exec, documents, saved.input, nullptr, saved.output, nullptr,
                  dropout.at(layer_place), saved.layer, layer_work);
-  norm_.forward(exec, saved.output, saved.normed, saved.output_scale);
+  norm_.template forward<Real>(exec, saved.output, saved.normed, saved.output_scale);
 }
 
 template <class Storage>
 void MultiTokenPrediction<Storage>::backward(
     const Exec& exec, const Documents& documents, const Embedding<Storage>& embedding,
-    const Tensor<const Storage, 2>& h, const Tensor<Storage, 2>& gradient,
-    const BalanceGradient<Real>* balance, const Dropout& dropout, const Saved& saved,
-    const Tensor<Storage, 2>& dh, const Work& work,
+    const Tensor<const Storage, 2>& h, const BalanceGradient<Real>* balance, const Dropout& dropout,
+    const Saved& saved, const Tensor<Storage, 2>& dh, const Work& work,
     const typename DecoderLayer<Storage>::Work& layer_work) const {
   const int T = h.extent_int(0);
-  norm_.backward(exec, gradient, saved.output, saved.output_scale, gradient, Write::replace,
-                 work.norm);
-  layer_.backward(exec, documents, saved.input, gradient, balance, dropout.at(layer_place),
+  norm_.template backward<Real>(exec, work.dnormed, saved.output, saved.output_scale, work.gradient,
+                                Write::replace, work.norm);
+  layer_.backward(exec, documents, saved.input, work.gradient, balance, dropout.at(layer_place),
                   saved.layer, layer_work);
-  fc_.backward_weight(exec, gradient, saved.joined);
-  fc_.backward_input(exec, gradient, work.djoined);
+  branch_gradient<Storage>(exec, work.gradient, work.part, Dropout{});
+  fc_.backward_weight(exec, work.part, saved.joined);
+  fc_.backward_input(exec, work.part, work.djoined);
   Kokkos::parallel_for("multi_token_prediction::split", row_policy(exec, T),
                        Split<Storage>{work.djoined, work.part, width_});
-  hidden_norm_.backward(exec, work.part, h, saved.hidden_scale, dh, Write::add, work.norm);
+  hidden_norm_.template backward<Storage>(exec, work.part, h, saved.hidden_scale, dh, Write::add,
+                                          work.norm);
   Kokkos::parallel_for("multi_token_prediction::split", row_policy(exec, T),
                        Split<Storage>{work.djoined, work.part, 0});
-  embedding_norm_.backward(exec, work.part, saved.embedded, saved.embedded_scale, work.part,
-                           Write::replace, work.norm);
-  embedding.backward(exec, saved.tokens, work.part);
+  embedding_norm_.template backward<Real>(exec, work.part, saved.embedded, saved.embedded_scale,
+                                          work.gradient, Write::replace, work.norm);
+  embedding.backward(exec, saved.tokens, work.gradient);
 }
 
 template class MultiTokenPrediction<bf16>;

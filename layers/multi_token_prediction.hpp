@@ -29,17 +29,19 @@ class MultiTokenPrediction {
   struct Saved {
     Tensor<int, 1> tokens;           // (T)  x_{i+1}; 0 where there is none
     Tensor<int, 1> labels;           // (T)  x_{i+2}; -1 where there is none
-    Tensor<Storage, 2> embedded;     // (T, D)
+    Tensor<Real, 2> embedded;        // (T, D)
     Tensor<Real, 1> embedded_scale;  // (T)
     Tensor<Real, 1> hidden_scale;    // (T)
     Tensor<Storage, 2> joined;       // (T, 2D)
-    Tensor<Storage, 2> input;        // (T, D)   of the layer
+    Tensor<Real, 2> input;           // (T, D)   of the layer
     typename DecoderLayer<Storage>::Saved layer;
-    Tensor<Storage, 2> output;     // (T, D)   of the layer
+    Tensor<Real, 2> output;        // (T, D)   of the layer
     Tensor<Real, 1> output_scale;  // (T)
     Tensor<Storage, 2> normed;     // (T, D)   input of the head
   };
   struct Work {
+    Tensor<Storage, 2> dnormed;  // (T, D)   gradient of Saved::normed, an input of backward
+    Tensor<Real, 2> gradient;    // (T, D)
     Tensor<Storage, 2> part;     // (T, D)
     Tensor<Storage, 2> djoined;  // (T, 2D)
     typename RmsNorm<Storage>::Work norm;
@@ -57,13 +59,12 @@ class MultiTokenPrediction {
                const Tensor<const Storage, 2>& h, const Dropout& dropout, Saved& saved,
                const Work& work, const typename DecoderLayer<Storage>::Work& layer_work) const;
 
-  /// `gradient` (T, D) comes in as that of saved.normed and is used up; adds to dh, to the
-  /// embedding's gradient and to those of the module.
+  /// work.dnormed comes in as the gradient of saved.normed; adds to dh, to the embedding's gradient
+  /// and to those of the module.
   void backward(const Exec& exec, const Documents& documents, const Embedding<Storage>& embedding,
-                const Tensor<const Storage, 2>& h, const Tensor<Storage, 2>& gradient,
-                const BalanceGradient<Real>* balance, const Dropout& dropout, const Saved& saved,
-                const Tensor<Storage, 2>& dh, const Work& work,
-                const typename DecoderLayer<Storage>::Work& layer_work) const;
+                const Tensor<const Storage, 2>& h, const BalanceGradient<Real>* balance,
+                const Dropout& dropout, const Saved& saved, const Tensor<Storage, 2>& dh,
+                const Work& work, const typename DecoderLayer<Storage>::Work& layer_work) const;
 
   const DecoderLayer<Storage>& layer() const { return layer_; }
 

@@ -18,24 +18,22 @@ template <class Storage>
 struct AddBranch {
   using Real = Accum<Storage>;
 
-  Tensor<const Storage, 2> x, branch;  // (T, D)
-  Tensor<Storage, 2> sum;              // (T, D)
+  Tensor<const Real, 2> x;          // (T, D)
+  Tensor<const Storage, 2> branch;  // (T, D)
+  Tensor<Real, 2> sum;              // (T, D)
   Dropout dropout;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int t = team.league_rank();
     const int D = x.extent_int(1);
-    const Storage* const a = &x(t, 0);
+    const Real* const a = &x(t, 0);
     const Storage* const b = &branch(t, 0);
-    Storage* const out = &sum(t, 0);
+    Real* const out = &sum(t, 0);
     if (dropout.probability == 0.0) {
-      for_each_in(team, D, [&](const int d) {
-        out[d] = Storage(static_cast<Real>(a[d]) + static_cast<Real>(b[d]));
-      });
+      for_each_in(team, D, [&](const int d) { out[d] = a[d] + static_cast<Real>(b[d]); });
     } else {
       for_each_in(team, D, [&](const int d) {
-        const Real value = kept(dropout, std::int64_t{t} * D + d, static_cast<Real>(b[d]));
-        out[d] = Storage(static_cast<Real>(a[d]) + value);
+        out[d] = a[d] + kept(dropout, std::int64_t{t} * D + d, static_cast<Real>(b[d]));
       });
     }
   }
@@ -45,17 +43,22 @@ template <class Storage>
 struct BranchGradient {
   using Real = Accum<Storage>;
 
-  Tensor<const Storage, 2> dsum;  // (T, D)
-  Tensor<Storage, 2> dbranch;     // (T, D)
+  Tensor<const Real, 2> dsum;  // (T, D)
+  Tensor<Storage, 2> dbranch;  // (T, D)
   Dropout dropout;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int t = team.league_rank();
     const int D = dsum.extent_int(1);
-    for_each_in(team, D, [&](const int d) {
-      const Real value = static_cast<Real>(dsum(t, d));
-      dbranch(t, d) = Storage(kept(dropout, std::int64_t{t} * D + d, value));
-    });
+    const Real* const from = &dsum(t, 0);
+    Storage* const to = &dbranch(t, 0);
+    if (dropout.probability == 0.0) {
+      for_each_in(team, D, [&](const int d) { to[d] = Storage(from[d]); });
+    } else {
+      for_each_in(team, D, [&](const int d) {
+        to[d] = Storage(kept(dropout, std::int64_t{t} * D + d, from[d]));
+      });
+    }
   }
 };
 
@@ -66,31 +69,25 @@ Dropout Dropout::at(std::uint64_t place) const {
 }
 
 template <class Storage>
-void add_branch(const Exec& exec, const Tensor<const Storage, 2>& x,
-                const Tensor<const Storage, 2>& branch, const Tensor<Storage, 2>& sum,
+void add_branch(const Exec& exec, const Tensor<const Accum<Storage>, 2>& x,
+                const Tensor<const Storage, 2>& branch, const Tensor<Accum<Storage>, 2>& sum,
                 const Dropout& dropout) {
   Kokkos::parallel_for("residual::add_branch", row_policy(exec, x.extent_int(0)),
                        AddBranch<Storage>{x, branch, sum, dropout});
 }
 
 template <class Storage>
-void branch_gradient(const Exec& exec, const Tensor<const Storage, 2>& dsum,
+void branch_gradient(const Exec& exec, const Tensor<const Accum<Storage>, 2>& dsum,
                      const Tensor<Storage, 2>& dbranch, const Dropout& dropout) {
-  if (dropout.probability == 0.0) {
-    if (dsum.data() != dbranch.data()) {
-      Kokkos::deep_copy(exec, dbranch, dsum);
-    }
-    return;
-  }
   Kokkos::parallel_for("residual::branch_gradient", row_policy(exec, dsum.extent_int(0)),
                        BranchGradient<Storage>{dsum, dbranch, dropout});
 }
 
-#define QNEXT_INSTANTIATE(Storage)                                                              \
-  template void add_branch<Storage>(const Exec&, const Tensor<const Storage, 2>&,               \
-                                    const Tensor<const Storage, 2>&, const Tensor<Storage, 2>&, \
-                                    const Dropout&);                                            \
-  template void branch_gradient<Storage>(const Exec&, const Tensor<const Storage, 2>&,          \
+#define QNEXT_INSTANTIATE(Storage)                                                            \
+  template void add_branch<Storage>(const Exec&, const Tensor<const Accum<Storage>, 2>&,      \
+                                    const Tensor<const Storage, 2>&,                          \
+                                    const Tensor<Accum<Storage>, 2>&, const Dropout&);        \
+  template void branch_gradient<Storage>(const Exec&, const Tensor<const Accum<Storage>, 2>&, \
                                          const Tensor<Storage, 2>&, const Dropout&);
 QNEXT_INSTANTIATE(bf16)
 QNEXT_INSTANTIATE(float)

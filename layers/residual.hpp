@@ -18,15 +18,17 @@ struct Dropout {
   Dropout at(std::uint64_t place) const;
 };
 
-/// sum = x + dropout(branch), all (T, D). sum may be x.
+/// sum = x + dropout(branch), all (T, D). sum may be x. The residual stream is held in Accum:
+/// it is the largest number of a layer, and one rounding of it to bf16 costs more than all others
+/// of the layer together.
 template <class Storage>
-void add_branch(const Exec& exec, const Tensor<const Storage, 2>& x,
-                const Tensor<const Storage, 2>& branch, const Tensor<Storage, 2>& sum,
+void add_branch(const Exec& exec, const Tensor<const Accum<Storage>, 2>& x,
+                const Tensor<const Storage, 2>& branch, const Tensor<Accum<Storage>, 2>& sum,
                 const Dropout& dropout);
 
-/// dbranch = the gradient through that dropout. May be dsum; without dropout it is a copy.
+/// dbranch = the gradient through that dropout, rounded. Without either it is a copy.
 template <class Storage>
-void branch_gradient(const Exec& exec, const Tensor<const Storage, 2>& dsum,
+void branch_gradient(const Exec& exec, const Tensor<const Accum<Storage>, 2>& dsum,
                      const Tensor<Storage, 2>& dbranch, const Dropout& dropout);
 
 }  // namespace qnext

@@ -15,11 +15,11 @@ int row_blocks(int T) {
 }
 
 // A team takes a row.
-template <class Storage>
+template <class In, class Storage>
 struct NormForward {
   using Real = Accum<Storage>;
 
-  Tensor<const Storage, 2> x;    // (T, D)
+  Tensor<const In, 2> x;         // (T, D)
   Tensor<const Real, 1> weight;  // (D)
   Tensor<Storage, 2> y;          // (T, D)
   Tensor<Real, 1> scale;         // (T) or empty
@@ -28,7 +28,7 @@ struct NormForward {
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int t = team.league_rank();
     const int D = x.extent_int(1);
-    const Storage* const row = &x(t, 0);
+    const In* const row = &x(t, 0);
     const Real* const w = weight.data();
     Storage* const out = &y(t, 0);
     const Real squares = sum_over<Real>(team, D, [&](const int d) {
@@ -47,15 +47,15 @@ struct NormForward {
 
 // A team takes a block of rows, one after the other, and owns one row of the partial sums of dw: no
 // two teams meet, and the order of the sum does not depend on their number.
-template <class Storage>
+template <class In, class Storage>
 struct NormBackward {
   using Real = Accum<Storage>;
 
   Tensor<const Storage, 2> dy;   // (T, D)
-  Tensor<const Storage, 2> x;    // (T, D)
+  Tensor<const In, 2> x;         // (T, D)
   Tensor<const Real, 1> scale;   // (T)
   Tensor<const Real, 1> weight;  // (D)
-  Tensor<Storage, 2> dx;         // (T, D)
+  Tensor<In, 2> dx;              // (T, D)
   Tensor<Real, 2> partial;       // (row blocks, D)
   bool add;
 
@@ -69,8 +69,8 @@ struct NormBackward {
     for_each_in(team, D, [&](const int d) { sum[d] = 0; });
     for (int t = first; t < last; ++t) {
       const Storage* const dy_row = &dy(t, 0);
-      const Storage* const x_row = &x(t, 0);
-      Storage* const dx_row = &dx(t, 0);
+      const In* const x_row = &x(t, 0);
+      In* const dx_row = &dx(t, 0);
       const Real r = scale(t);
       const Real mean = sum_over<Real>(team, D,
                                        [&](const int d) {
@@ -83,7 +83,7 @@ struct NormBackward {
         const Real gradient = static_cast<Real>(dy_row[d]);
         const Real value = r * (gradient * (Real(1) + w[d]) - normed * mean);
         sum[d] += gradient * normed;
-        dx_row[d] = Storage(add ? static_cast<Real>(dx_row[d]) + value : value);
+        dx_row[d] = In(add ? static_cast<Real>(dx_row[d]) + value : value);
       });
       team.team_barrier();
     }
@@ -109,19 +109,20 @@ typename RmsNorm<Storage>::Work RmsNorm<Storage>::reserve_work(Arena& arena, int
 }
 
 template <class Storage>
-void RmsNorm<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>& x,
+template <class In>
+void RmsNorm<Storage>::forward(const Exec& exec, const Tensor<const In, 2>& x,
                                const Tensor<Storage, 2>& y, const Tensor<Real, 1>& scale) const {
-  const NormForward<Storage> kernel{x, weight_.value, y, scale, static_cast<Real>(epsilon_)};
+  const NormForward<In, Storage> kernel{x, weight_.value, y, scale, static_cast<Real>(epsilon_)};
   Kokkos::parallel_for("rms_norm::forward", row_policy(exec, x.extent_int(0)), kernel);
 }
 
 template <class Storage>
+template <class In>
 void RmsNorm<Storage>::backward(const Exec& exec, const Tensor<const Storage, 2>& dy,
-                                const Tensor<const Storage, 2>& x,
-                                const Tensor<const Real, 1>& scale, const Tensor<Storage, 2>& dx,
-                                Write write, const Work& work) const {
+                                const Tensor<const In, 2>& x, const Tensor<const Real, 1>& scale,
+                                const Tensor<In, 2>& dx, Write write, const Work& work) const {
   const int blocks = row_blocks(x.extent_int(0));
-  const NormBackward<Storage> kernel{
+  const NormBackward<In, Storage> kernel{
       dy, x, scale, weight_.value, dx, work.partial, write == Write::add};
   Kokkos::parallel_for("rms_norm::backward", row_policy(exec, blocks), kernel);
   add_column_sums<Real>(exec, work.partial, blocks, weight_.grad);
@@ -130,5 +131,18 @@ void RmsNorm<Storage>::backward(const Exec& exec, const Tensor<const Storage, 2>
 template class RmsNorm<bf16>;
 template class RmsNorm<float>;
 template class RmsNorm<double>;
+
+#define QNEXT_INSTANTIATE(Storage, In)                                                 \
+  template void RmsNorm<Storage>::forward<In>(const Exec&, const Tensor<const In, 2>&, \
+                                              const Tensor<Storage, 2>&,               \
+                                              const Tensor<Accum<Storage>, 1>&) const; \
+  template void RmsNorm<Storage>::backward<In>(                                        \
+      const Exec&, const Tensor<const Storage, 2>&, const Tensor<const In, 2>&,        \
+      const Tensor<const Accum<Storage>, 1>&, const Tensor<In, 2>&, Write, const Work&) const;
+QNEXT_INSTANTIATE(bf16, bf16)
+QNEXT_INSTANTIATE(bf16, float)
+QNEXT_INSTANTIATE(float, float)
+QNEXT_INSTANTIATE(double, double)
+#undef QNEXT_INSTANTIATE
 
 }  // namespace qnext

@@ -14,7 +14,8 @@ namespace qnext {
 ///
 ///     y = x r (1 + w),   r = 1 / sqrt(mean(x^2) + epsilon)
 ///
-/// All in Accum<Storage>, rounded once. The weight starts at zero. T rows of width D.
+/// All in Accum<Storage>, rounded once. The weight starts at zero. T rows of width D. `In` is
+/// Accum<Storage> for the residual stream, Storage for the input of another layer.
 template <class Storage>
 class RmsNorm {
  public:
@@ -29,13 +30,15 @@ class RmsNorm {
   Work reserve_work(Arena& arena, int T) const;
 
   /// x, y (T, D); scale (T) keeps r for backward, or has no elements. y may be x.
-  void forward(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
+  template <class In>
+  void forward(const Exec& exec, const Tensor<const In, 2>& x, const Tensor<Storage, 2>& y,
                const Tensor<Real, 1>& scale) const;
 
   /// With u = dy (1 + w), n = x r:  dx = r (u - n mean(u n)), replaced or added; dw += sum(dy n).
-  void backward(const Exec& exec, const Tensor<const Storage, 2>& dy,
-                const Tensor<const Storage, 2>& x, const Tensor<const Real, 1>& scale,
-                const Tensor<Storage, 2>& dx, Write write, const Work& work) const;
+  template <class In>
+  void backward(const Exec& exec, const Tensor<const Storage, 2>& dy, const Tensor<const In, 2>& x,
+                const Tensor<const Real, 1>& scale, const Tensor<In, 2>& dx, Write write,
+                const Work& work) const;
 
  private:
   int width_;

@@ -23,7 +23,7 @@ class RmsNormGradient : public testing::Test {
   double loss(const std::vector<double>& x, const std::vector<double>& w) {
     set_weight(w);
     const auto y = test::nan_tensor(T, D);
-    norm.forward(Exec{}, test::to_device(x, T, D), y, {});
+    norm.forward<double>(Exec{}, test::to_device(x, T, D), y, {});
     const auto values = test::to_host(y);
     double sum = 0.0;
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -43,13 +43,13 @@ TEST_F(RmsNormGradient, IsTheDerivative) {
   set_weight(w);
   const auto device_x = test::to_device(x, T, D);
   const auto scale = test::nan_tensor(T);
-  norm.forward(Exec{}, device_x, test::nan_tensor(T, D), scale);
+  norm.forward<double>(Exec{}, device_x, test::nan_tensor(T, D), scale);
   const auto dx = test::nan_tensor(T, D);
   Arena plan;
   norm.reserve_work(plan, T);
   Arena arena(plan.peak());
-  norm.backward(Exec{}, test::to_device(dy, T, D), device_x, scale, dx, Write::replace,
-                norm.reserve_work(arena, T));
+  norm.backward<double>(Exec{}, test::to_device(dy, T, D), device_x, scale, dx, Write::replace,
+                        norm.reserve_work(arena, T));
   test::expect_second_order(
       "x", [&](const std::vector<double>& at) { return loss(at, w); }, x, test::to_host(dx),
       test::uniform(T * D, -1.0, 1.0, 4));
@@ -70,7 +70,7 @@ TEST_F(RmsNormGradient, AddsWhereAsked) {
   const auto device_x = test::to_device(x, T, D);
   const auto scale = test::nan_tensor(T);
   set_weight(w);
-  norm.forward(Exec{}, device_x, test::nan_tensor(T, D), scale);
+  norm.forward<double>(Exec{}, device_x, test::nan_tensor(T, D), scale);
   Arena plan;
   norm.reserve_work(plan, T);
   Arena arena(plan.peak());
@@ -78,9 +78,10 @@ TEST_F(RmsNormGradient, AddsWhereAsked) {
   const auto replaced = test::nan_tensor(T, D);
   const auto added = test::to_device(x, T, D);
   const auto gradient = test::to_device(dy, T, D);
-  norm.backward(Exec{}, gradient, device_x, scale, replaced, Write::replace, work);
-  norm.backward(Exec{}, gradient, device_x, scale, added, Write::add, work);
-  norm.backward(Exec{}, gradient, device_x, scale, gradient, Write::replace, work);  // dx may be dy
+  norm.backward<double>(Exec{}, gradient, device_x, scale, replaced, Write::replace, work);
+  norm.backward<double>(Exec{}, gradient, device_x, scale, added, Write::add, work);
+  norm.backward<double>(Exec{}, gradient, device_x, scale, gradient, Write::replace,
+                        work);  // dx may be dy
   const auto alone = test::to_host(replaced), sum = test::to_host(added);
   const auto in_place = test::to_host(gradient);
   for (std::size_t i = 0; i < alone.size(); ++i) {

@@ -17,18 +17,19 @@ class RmsNormForward : public testing::TestWithParam<Extents> {};
 
 // Definition in double. In float the mean of D squares has at most D roundings, the root halves
 // them, and three products follow; |y| is below 2 sqrt(D) for weights below 1.
-template <class Storage>
+template <class In, class Storage>
 void expect_definition(const Extents& n) {
   using Real = Accum<Storage>;
   ParameterTable table;
   const double epsilon = 1e-6;
   RmsNorm<Storage> norm(table, "norm", n.D, epsilon);
   table.lay_out();
-  const auto x = test::rounded<Storage>(test::uniform(n.T * n.D, -2.0, 2.0, 1));
+  const auto x = test::rounded<In>(test::uniform(n.T * n.D, -2.0, 2.0, 1));
   const auto w = test::rounded<Real>(test::uniform(n.D, -0.5, 0.5, 2));
   Kokkos::deep_copy(table.values<Real>(table.rows()[0]), test::to_device<Real>(w, n.D));
   const auto y = test::nan_tensor<Storage>(n.T, n.D);
-  norm.forward(Exec{}, test::to_device<Storage>(x, n.T, n.D), y, test::nan_tensor<Real>(n.T));
+  norm.template forward<In>(Exec{}, test::to_device<In>(x, n.T, n.D), y,
+                            test::nan_tensor<Real>(n.T));
   const auto actual = test::to_host(y);
   const double eps = std::numeric_limits<Real>::epsilon();
   const double bound =
@@ -48,13 +49,16 @@ void expect_definition(const Extents& n) {
 }
 
 TEST_P(RmsNormForward, EqualsTheDefinitionInDouble) {
-  expect_definition<double>(GetParam());
+  expect_definition<double, double>(GetParam());
 }
 TEST_P(RmsNormForward, EqualsTheDefinitionInFloat) {
-  expect_definition<float>(GetParam());
+  expect_definition<float, float>(GetParam());
 }
 TEST_P(RmsNormForward, EqualsTheDefinitionInBf16) {
-  expect_definition<bf16>(GetParam());
+  expect_definition<bf16, bf16>(GetParam());
+}
+TEST_P(RmsNormForward, EqualsTheDefinitionFromTheResidualStream) {
+  expect_definition<float, bf16>(GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormForward,
