@@ -37,32 +37,80 @@ class Compare {
       : golden_(golden),
         model_(options.model, options.chunk),
         bounds_(GoldenBounds::read(golden, data_type_of<Storage>())),
-        bf16_bounds_{options.divergence, options.loss, options.cosine} {}
+        replayed_bounds_{options.divergence, options.loss, options.cosine} {}
 
   Comparison all() {
-    if (golden_.exists("/runs")) {
-      for (const std::string& name : golden_.list("/runs")) {
-        run(name);
-      }
-      compare_packed_documents();
+    passes({"", false, Bf16Bounds::own_choice()});
+    if (!judged_by_number) {
+      passes({", experts of the file", true, replayed_bounds_});
     }
     if (golden_.exists("/generate")) {
       generate();
     }
-    if (golden_.exists("/mtp")) {
-      if (model_.config().mtp_modules == 0) {
-        comparison_.note("mtp: left out, the folder has no mtp.* weights");
-      } else {
-        for (const std::string& name : golden_.list("/mtp")) {
-          mtp(name);
-        }
-      }
+    if (golden_.exists("/mtp") && model_.config().mtp_modules == 0) {
+      comparison_.note("mtp: left out, the folder has no mtp.* weights");
     }
     return comparison_;
   }
 
  private:
   static constexpr bool judged_by_number = !std::is_same_v<Storage, bf16>;
+
+  using Choices = typename GoldenModel<Storage>::Choices;
+
+  // One way through all runs: with the experts that the model chooses, or with those of the file.
+  struct Way {
+    std::string suffix;
+    bool replays;
+    Bf16Bounds bounds;
+  };
+
+  void passes(const Way& way) {
+    outputs_.clear();
+    if (golden_.exists("/runs")) {
+      for (const std::string& name : golden_.list("/runs")) {
+        run(name, way);
+      }
+      compare_packed_documents(way);
+    }
+    if (golden_.exists("/mtp") && model_.config().mtp_modules > 0) {
+      for (const std::string& name : golden_.list("/mtp")) {
+        mtp(name, way);
+      }
+    }
+  }
+
+  // The experts that the file says for a run, those of the documents of the packed run one after
+  // the other. Nothing where the way does not replay.
+  Choices choices(const std::string& name, const Way& way) const {
+    Choices choices;
+    if (!way.replays) {
+      return choices;
+    }
+    const auto documents = golden_.exists("/runs/" + name + "/routing")
+                               ? std::vector<std::string>{name}
+                               : std::vector<std::string>{"a", "b"};
+    for (const std::string& document : documents) {
+      const std::string routers = "/runs/" + document + "/routing/selected_experts";
+      const std::string module = "/mtp/" + document + "/selected_experts";
+      append(choices, 0, routers, static_cast<int>(golden_.describe(routers).extents[0]));
+      if (model_.config().mtp_modules > 0 && golden_.exists(module)) {
+        append(choices, model_.routers() - 1, module, 1);
+      }
+    }
+    return choices;
+  }
+
+  // The lists of a dataset (layers, ..., K) behind those of the routers from `first` on.
+  void append(Choices& choices, int first, const std::string& dataset, int layers) const {
+    const auto selected = golden_.read_dataset<int>(dataset).values;
+    const std::size_t size = selected.size() / layers;
+    choices.resize(std::max(choices.size(), static_cast<std::size_t>(first + layers)));
+    for (int i = 0; i < layers; ++i) {
+      const auto begin = selected.begin() + static_cast<std::ptrdiff_t>(i * size);
+      choices[first + i].insert(choices[first + i].end(), begin, begin + size);
+    }
+  }
 
   std::vector<double> numbers(const std::string& dataset) const {
     return golden_.read_dataset<double>(dataset).values;
@@ -87,18 +135,18 @@ class Compare {
   }
 
   void logits(const std::string& what, const std::vector<double>& actual,
-              const std::vector<double>& expected, double extra) {
+              const std::vector<double>& expected, double extra, const Way& way) {
     number(what, actual, expected, bounds_.logits + extra);
     if (!judged_by_number) {
       comparison_.judge(what + ", divergence in nats",
                         largest_divergence(expected, actual, model_.config().vocabulary),
-                        bf16_bounds_.divergence);
+                        way.bounds.divergence);
     }
   }
 
-  void loss(const std::string& what, double actual, double expected) {
+  void loss(const std::string& what, double actual, double expected, const Way& way) {
     comparison_.judge(what, std::abs(actual - expected),
-                      judged_by_number ? bounds_.loss : bf16_bounds_.loss);
+                      judged_by_number ? bounds_.loss : way.bounds.loss);
   }
 
   void same(const std::string& what, const std::vector<double>& actual,
@@ -114,16 +162,17 @@ class Compare {
     }
   }
 
-  void run(const std::string& name) {
+  void run(const std::string& name, const Way& way) {
     const std::string group = "/runs/" + name;
     const auto tokens = golden_.read_dataset<int>(group + "/tokens").values;
     const auto lengths = lengths_of(golden_, group);
-    const GoldenOutputs outputs = model_.run(tokens, lengths);
+    const Choices experts = choices(name, way);
+    const GoldenOutputs outputs = model_.run(tokens, lengths, experts);
     outputs_[name] = outputs;
-    const std::string what = "run " + name + ": ";
+    const std::string what = "run " + name + way.suffix + ": ";
     if (golden_.exists(group + "/logits")) {
       logits(what + "logits", outputs.logits, numbers(group + "/logits"),
-             rounding(group + "/logits"));
+             rounding(group + "/logits"), way);
     }
     if (golden_.exists(group + "/hidden")) {
       const auto expected = numbers(group + "/hidden");
@@ -141,15 +190,16 @@ class Compare {
     if (golden_.exists(group + "/routing")) {
       routing(what, group + "/routing/", outputs);
     }
-    loss(what + "loss", outputs.loss_ce, golden_.read_scalar<double>(group + "/loss_ce"));
-    loss(what + "balance loss", outputs.loss_aux, golden_.read_scalar<double>(group + "/loss_aux"));
+    loss(what + "loss", outputs.loss_ce, golden_.read_scalar<double>(group + "/loss_ce"), way);
+    loss(what + "balance loss", outputs.loss_aux, golden_.read_scalar<double>(group + "/loss_aux"),
+         way);
     if (golden_.exists(group + "/grad_ce")) {
       gradients(what + "d loss / d ", group + "/grad_ce",
-                model_.gradients(tokens, lengths, 1.0, 0.0, 0.0));
+                model_.gradients(tokens, lengths, 1.0, 0.0, 0.0, experts), way);
     }
     if (golden_.exists(group + "/grad_aux")) {
       gradients(what + "d balance / d ", group + "/grad_aux",
-                model_.gradients(tokens, lengths, 0.0, 0.0, 1.0));
+                model_.gradients(tokens, lengths, 0.0, 0.0, 1.0, experts), way);
     }
   }
 
@@ -169,7 +219,7 @@ class Compare {
   }
 
   void gradients(const std::string& what, const std::string& group,
-                 const std::map<std::string, std::vector<double>>& actual) {
+                 const std::map<std::string, std::vector<double>>& actual, const Way& way) {
     const auto storage = golden_.has_attribute(group, "storage")
                              ? golden_.read_attribute<std::string>(group, "storage")
                              : std::string("float64");
@@ -198,13 +248,13 @@ class Compare {
     }
     if (!judged_by_number) {
       const double cosine = product / std::sqrt(actual_square * expected_square);
-      comparison_.judge(what + "all: 1 - cosine", 1.0 - cosine, 1.0 - bf16_bounds_.gradient_cosine);
+      comparison_.judge(what + "all: 1 - cosine", 1.0 - cosine, 1.0 - way.bounds.gradient_cosine);
     }
   }
 
   // The documents of the packed run are those of the runs a and b, whose golden numbers they must
   // meet.
-  void compare_packed_documents() {
+  void compare_packed_documents(const Way& way) {
     if (!golden_.exists("/runs/packed") || outputs_.count("a") == 0 || outputs_.count("b") == 0) {
       return;
     }
@@ -212,13 +262,13 @@ class Compare {
     std::size_t logit = 0, hidden = 0;
     for (const char* const name : {"a", "b"}) {
       const std::string group = std::string("/runs/") + name;
-      const std::string what = std::string("run packed, document ") + name + ": ";
+      const std::string what = std::string("run packed, document ") + name + way.suffix + ": ";
       const auto slice = [](const std::vector<double>& all, std::size_t first, std::size_t count) {
         return std::vector<double>(all.begin() + first, all.begin() + first + count);
       };
       const auto expected_logits = numbers(group + "/logits");
       logits(what + "logits", slice(packed.logits, logit, expected_logits.size()), expected_logits,
-             rounding(group + "/logits"));
+             rounding(group + "/logits"), way);
       const auto expected = numbers(group + "/hidden");
       const std::size_t size = expected.size() / packed.hidden.size();
       for (std::size_t i = 0; i < packed.hidden.size(); ++i) {
@@ -264,13 +314,14 @@ class Compare {
     }
   }
 
-  void mtp(const std::string& name) {
+  void mtp(const std::string& name, const Way& way) {
     const std::string group = "/mtp/" + name;
-    const std::string what = "mtp " + name + ": ";
+    const std::string what = "mtp " + name + way.suffix + ": ";
     const std::string source = golden_.exists(group + "/tokens") ? group : "/runs/" + name;
     const auto tokens = golden_.read_dataset<int>(source + "/tokens").values;
     const auto lengths = lengths_of(golden_, source);
-    const GoldenOutputs outputs = model_.run(tokens, lengths);
+    const Choices experts = choices(name, way);
+    const GoldenOutputs outputs = model_.run(tokens, lengths, experts);
     const int V = model_.config().vocabulary, D = model_.config().width;
     // The last token of a document has no next one: its row is not compared.
     const auto without_last = [](std::vector<double> rows, int width) {
@@ -284,19 +335,28 @@ class Compare {
              without_last(numbers(group + "/layer"), D),
              bounds_.hidden + rounding(group + "/layer"));
       logits(what + "logits", without_last(outputs.mtp_logits, V),
-             without_last(numbers(group + "/logits"), V), rounding(group + "/logits"));
+             without_last(numbers(group + "/logits"), V), rounding(group + "/logits"), way);
     }
-    loss(what + "loss", outputs.loss_mtp, golden_.read_scalar<double>(group + "/loss_mtp"));
+    if (golden_.exists(group + "/selected_experts")) {
+      const int E = model_.config().layer.experts.experts;
+      const int K = model_.config().layer.experts.experts_per_token;
+      same(what + "experts", without_last(outputs.mtp_selected, K),
+           without_last(numbers(group + "/selected_experts"), K));
+      number(what + "router probabilities", without_last(outputs.mtp_probabilities, E),
+             without_last(numbers(group + "/probabilities"), E),
+             bounds_.hidden + rounding(group + "/probabilities"));
+    }
+    loss(what + "loss", outputs.loss_mtp, golden_.read_scalar<double>(group + "/loss_mtp"), way);
     if (golden_.exists(group + "/grad_total")) {
       gradients(what + "d total / d ", group + "/grad_total",
-                model_.gradients(tokens, lengths, 1.0, mtp_coefficient, 0.0));
+                model_.gradients(tokens, lengths, 1.0, mtp_coefficient, 0.0, experts), way);
     }
   }
 
   const Hdf5File& golden_;
   GoldenModel<Storage> model_;
   GoldenBounds bounds_;
-  Bf16Bounds bf16_bounds_;
+  Bf16Bounds replayed_bounds_;
   Comparison comparison_;
   std::map<std::string, GoldenOutputs> outputs_;
 };

@@ -4,6 +4,7 @@
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
 #include "core/fence.hpp"
+#include "core/require.hpp"
 #include "io/hugging_face_config.hpp"
 
 #include <algorithm>
@@ -71,8 +72,41 @@ GoldenModel<Storage>::GoldenModel(const std::string& folder, int chunk) {
 }
 
 template <class Storage>
+int GoldenModel<Storage>::routers() const {
+  return static_cast<int>(std::count(config_.mlps.begin(), config_.mlps.end(), Mlp::experts)) +
+         config_.mtp_modules;
+}
+
+template <class Storage>
+void GoldenModel<Storage>::replay(const Choices& choices,
+                                  typename Model<Storage>::Saved& saved) const {
+  std::vector<Routing<Real>*> routers;
+  for (int i = 0; i < config_.layers(); ++i) {
+    if (config_.mlps[i] == Mlp::experts) {
+      routers.push_back(&saved.layers[i].mlp.experts.routing);
+    }
+  }
+  if (model_->mtp() != nullptr) {
+    routers.push_back(&saved.mtp.layer.mlp.experts.routing);
+  }
+  require(choices.size() <= routers.size(), std::to_string(choices.size()) +
+                                                " lists of experts for " +
+                                                std::to_string(routers.size()) + " routers");
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    const auto& selected = routers[i]->selected;
+    require(choices[i].size() == selected.size(), std::to_string(choices[i].size()) +
+                                                      " chosen experts for " +
+                                                      std::to_string(selected.size()) + " places");
+    Kokkos::deep_copy(selected, HostTensor<const int, 2>(choices[i].data(), selected.extent(0),
+                                                         selected.extent(1)));
+    routers[i]->given = true;
+  }
+}
+
+template <class Storage>
 typename GoldenModel<Storage>::Pass GoldenModel<Storage>::prepare(const std::vector<int>& tokens,
-                                                                  const std::vector<int>& lengths) {
+                                                                  const std::vector<int>& lengths,
+                                                                  const Choices& choices) {
   Pass pass;
   pass.labels = next_tokens(tokens, lengths);
   pass.batch = {on_device(tokens), on_device(pass.labels), make_documents(lengths)};
@@ -88,14 +122,15 @@ typename GoldenModel<Storage>::Pass GoldenModel<Storage>::prepare(const std::vec
   pass.saved = model_->reserve_saved(*pass.arena, shape);
   pass.work = model_->reserve_work(*pass.arena, shape);
   pass.sums.clear(Exec{});
+  replay(choices, pass.saved);
   model_->forward(Exec{}, pass.batch, Dropout{}, pass.saved, pass.work);
   return pass;
 }
 
 template <class Storage>
 GoldenOutputs GoldenModel<Storage>::run(const std::vector<int>& tokens,
-                                        const std::vector<int>& lengths) {
-  Pass pass = prepare(tokens, lengths);
+                                        const std::vector<int>& lengths, const Choices& choices) {
+  Pass pass = prepare(tokens, lengths, choices);
   const auto& saved = pass.saved;
   GoldenOutputs outputs;
   const Tensor<Real, 2> logits("logits", tokens.size(), config_.vocabulary);
@@ -114,6 +149,7 @@ GoldenOutputs GoldenModel<Storage>::run(const std::vector<int>& tokens,
     outputs.mtp_fc = on_host(saved.mtp.input);
     outputs.mtp_layer = on_host(saved.mtp.output);
     outputs.mtp_probabilities = on_host(saved.mtp.layer.mlp.experts.routing.probabilities);
+    outputs.mtp_selected = on_host(saved.mtp.layer.mlp.experts.routing.selected);
     model_->logits(Exec{}, saved.mtp.normed, logits);
     outputs.mtp_logits = on_host(logits);
   }
@@ -127,8 +163,8 @@ GoldenOutputs GoldenModel<Storage>::run(const std::vector<int>& tokens,
 template <class Storage>
 std::map<std::string, std::vector<double>> GoldenModel<Storage>::gradients(
     const std::vector<int>& tokens, const std::vector<int>& lengths, double ce, double mtp,
-    double aux) {
-  Pass pass = prepare(tokens, lengths);
+    double aux, const Choices& choices) {
+  Pass pass = prepare(tokens, lengths, choices);
   table_.zero_gradients(Exec{});
   const LossScale scale{ce / pass.label_count, mtp / pass.mtp_label_count, aux};
   model_->backward(Exec{}, pass.batch, scale, Dropout{}, pass.saved, pass.work, pass.sums);

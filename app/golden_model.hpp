@@ -28,6 +28,7 @@ struct GoldenOutputs {
   std::vector<double> mtp_layer;            // (T, D)
   std::vector<double> mtp_logits;           // (T, V)
   std::vector<double> mtp_probabilities;    // (T, E)
+  std::vector<double> mtp_selected;         // (T, K)
   double loss_ce = 0.0;                     // means
   double loss_mtp = 0.0;
   double loss_aux = 0.0;  // of transformers' form
@@ -51,17 +52,27 @@ class GoldenModel {
     States at_end;
   };
 
+  /// Experts chosen by another program: a list (T, K) for each layer with experts, then for the MTP
+  /// module's; its probabilities and weights are still the model's own. A layer without a list
+  /// chooses itself.
+  using Choices = std::vector<std::vector<int>>;
+
   GoldenModel(const std::string& folder, int chunk);
 
   const ModelConfig& config() const { return config_; }
 
+  /// Layers with experts, the MTP module's among them.
+  int routers() const;
+
   /// Documents of `tokens` one after the other; the losses are means over all of them.
-  GoldenOutputs run(const std::vector<int>& tokens, const std::vector<int>& lengths);
+  GoldenOutputs run(const std::vector<int>& tokens, const std::vector<int>& lengths,
+                    const Choices& choices = {});
 
   /// Gradients, by name, of  ce * cross entropy + mtp * MTP loss + aux * balance loss, each a mean.
   std::map<std::string, std::vector<double>> gradients(const std::vector<int>& tokens,
                                                        const std::vector<int>& lengths, double ce,
-                                                       double mtp, double aux);
+                                                       double mtp, double aux,
+                                                       const Choices& choices = {});
 
   /// Greedy: prefill, then one token at a time.
   Generated generate(const std::vector<int>& prompt, int count);
@@ -69,7 +80,9 @@ class GoldenModel {
  private:
   struct Pass;
 
-  Pass prepare(const std::vector<int>& tokens, const std::vector<int>& lengths);
+  Pass prepare(const std::vector<int>& tokens, const std::vector<int>& lengths,
+               const Choices& choices);
+  void replay(const Choices& choices, typename Model<Storage>::Saved& saved) const;
   States states(const typename Model<Storage>::State& state, int tokens) const;
 
   ModelConfig config_;

@@ -64,11 +64,15 @@ void add_compare(CLI::App& command, CompareOptions& options) {
       ->capture_default_str();
   command.add_option("--chunk", options.chunk, "chunk of the delta rule")->capture_default_str();
   command
-      .add_option("--divergence", options.divergence, "bf16: largest divergence of logits, nats")
+      .add_option("--divergence", options.divergence,
+                  "bf16, experts of the file: largest divergence of logits, nats")
       ->capture_default_str();
-  command.add_option("--loss", options.loss, "bf16: largest difference of a loss")
+  command
+      .add_option("--loss", options.loss, "bf16, experts of the file: largest difference of a loss")
       ->capture_default_str();
-  command.add_option("--cosine", options.cosine, "bf16: least cosine of all gradients together")
+  command
+      .add_option("--cosine", options.cosine,
+                  "bf16, experts of the file: least cosine of all gradients together")
       ->capture_default_str();
 }
 

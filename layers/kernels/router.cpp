@@ -21,6 +21,24 @@ struct Route {
     Real* const p = &routing.probabilities(t, 0);
     Real* const weights = &routing.weights(t, 0);
     softmax(team, t, E, p);
+    const Real sum = routing.given ? take_given(team, t, K, p) : select(team, t, E, K, p);
+    team.team_barrier();
+    const Real scale = renormalise ? Real(1) / sum : Real(1);
+    for_each_in(team, K, [&](const int k) { weights[k] *= scale; });
+  }
+
+  // The sum of the chosen probabilities, which become the weights.
+  KOKKOS_FUNCTION Real take_given(const RowTeam& team, int t, int K, const Real* p) const {
+    Real sum = 0;
+    for (int k = 0; k < K; ++k) {
+      const Real chosen = p[routing.selected(t, k)];
+      sum += chosen;
+      Kokkos::single(Kokkos::PerTeam(team), [&] { routing.weights(t, k) = chosen; });
+    }
+    return sum;
+  }
+
+  KOKKOS_FUNCTION Real select(const RowTeam& team, int t, int E, int K, const Real* p) const {
     Real before = 2;
     int before_index = -1;
     Real sum = 0;
@@ -37,12 +55,10 @@ struct Route {
       sum += value;
       Kokkos::single(Kokkos::PerTeam(team), [&] {
         routing.selected(t, k) = before_index;
-        weights[k] = p[before_index];
+        routing.weights(t, k) = p[before_index];
       });
     }
-    team.team_barrier();
-    const Real scale = renormalise ? Real(1) / sum : Real(1);
-    for_each_in(team, K, [&](const int k) { weights[k] *= scale; });
+    return sum;
   }
 
   KOKKOS_FUNCTION void softmax(const RowTeam& team, int t, int E, Real* p) const {

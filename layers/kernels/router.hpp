@@ -13,6 +13,7 @@ struct Routing {
   Tensor<Real, 1> log_sum;        // (T)     log sum_e exp(logit)
   Tensor<int, 2> selected;        // (T, K)  most probable first, ties to the lower index
   Tensor<Real, 2> weights;        // (T, K)  as multiplied: 0 for what a capacity drops
+  bool given = false;  // `selected` comes in and stays: another program's choices are replayed
 };
 
 /// routing.probabilities comes in as logits; fills everything. With `renormalise` the weights of a

@@ -5,6 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 namespace qnext {
 namespace {
 
@@ -62,6 +65,28 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Router,
                          testing::Values(Case{1, 8, 2, true}, Case{37, 6, 3, false},
                                          Case{5, 1, 1, true}, Case{3, 4, 4, true},
                                          Case{21, 33, 7, false}, Case{8, 512, 10, true}));
+
+// What the router chose, given back to it in another order and with a choice that it would not
+// make.
+TEST(Router, ReplaysGivenExperts) {
+  const std::vector<double> logits = {0, 2, 1, 3,  //
+                                      5, 4, 1, 0};
+  const auto own = make_routing<double>(logits, 2, 4, 2);
+  route<double>(Exec{}, true, own);
+  ASSERT_EQ(test::to_host(own.selected), (std::vector<double>{3, 1, 0, 1}));
+  auto replayed = make_routing<double>(logits, 2, 4, 2);
+  replayed.given = true;
+  const std::vector<int> experts = {1, 3, 2, 0};
+  Kokkos::deep_copy(replayed.selected, HostTensor<const int, 2>(experts.data(), 2, 2));
+  route<double>(Exec{}, true, replayed);
+  EXPECT_EQ(test::to_host(replayed.selected), (std::vector<double>{1, 3, 2, 0}));
+  const auto mine = test::to_host(own.weights), theirs = test::to_host(replayed.weights);
+  EXPECT_EQ(theirs[0], mine[1]);
+  EXPECT_EQ(theirs[1], mine[0]);
+  EXPECT_EQ(test::to_host(own.probabilities), test::to_host(replayed.probabilities));
+  // Two of the softmax: the weight of expert 2 beside expert 0 is 1 / (1 + e^4), to a few eps.
+  EXPECT_NEAR(theirs[2], 1.0 / (1.0 + std::exp(4.0)), 20.0 * test::epsilon_of<double>());
+}
 
 TEST(Router, BreaksTiesByTheLowestIndex) {
   const auto routing = make_routing<float>({1, 1, 1, 1, 1, 1,  //
