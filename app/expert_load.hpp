@@ -24,9 +24,10 @@ class ExpertLoadCounter {
   void clear(const Exec& exec) const;
 
   /// After the forward pass of a microbatch of `tokens` tokens. Counts hold whatever the recompute
-  /// policy.
-  template <class Real>
-  void add(const Exec& exec, const typename BalanceLoss<Real>::Saved& saved, int tokens) const;
+  /// policy, and the module for multi-token prediction is one of the layers whatever the balance
+  /// loss.
+  template <class Storage>
+  void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
   /// Waits for the device.
   ExpertLoad read(const Exec& exec) const;

@@ -69,7 +69,7 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
                        {"master weights", bytes.masters},
                        {"moments", 2 * bytes.gradients},
                        {"activations", measure.peak()},
-                       {"vendor workspace", matmul_workspace_bytes()}};
+                       {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   plan.memory.activations = by_name(measure.at_peak());
   return plan;
 }

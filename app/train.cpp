@@ -3,6 +3,7 @@
 #include "app/flops.hpp"
 #include "app/memory_plan.hpp"
 #include "app/precision.hpp"
+#include "app/process_memory.hpp"
 #include "app/processor.hpp"
 #include "app/run_config.hpp"
 #include "app/run_folder.hpp"
@@ -43,7 +44,8 @@ void log_origin(const RunConfig& config, RunLog& log) {
                        config.data.tokens_per_step()));
 }
 
-void log_plan(const RunConfig& config, RunLog& log) {
+// Bytes that the plan asks for.
+std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   const ModelPlan plan = plan_model(config, most_documents(config));
   log.line(fmt::format("parameters={} layers={} width={}", plan.parameters, config.model.layers(),
                        config.model.width));
@@ -59,6 +61,16 @@ void log_plan(const RunConfig& config, RunLog& log) {
   }
   log.line(fmt::format("flops_per_token={:.0f} = 6 ({})",
                        flops_per_token(config.model, config.data.sequence), formula));
+  return plan.memory.total();
+}
+
+// The plan against what the run took beside what the program holds before it begins.
+void log_memory(std::int64_t planned, std::int64_t at_start, RunLog& log) {
+  const std::int64_t taken = peak_resident_bytes() - at_start;
+  log.line(fmt::format("memory planned={} taken={} difference={:+.1f}% at_start={}",
+                       format_bytes(planned), format_bytes(taken),
+                       100.0 * (static_cast<double>(taken) / static_cast<double>(planned) - 1.0),
+                       format_bytes(at_start)));
 }
 
 }  // namespace
@@ -70,12 +82,14 @@ Status train(const TrainOptions& options) {
   const RunFolder folder(config.output.folder);
   RunLog log(folder.file("log.txt"));
   log_origin(config, log);
-  log_plan(config, log);
+  const std::int64_t planned = log_plan(config, log);
   folder.write_deck(deck);
   if (options.profile) {
     Profile::start();
   }
+  const std::int64_t at_start = resident_bytes();
   const Status status = with_storage(config.run.precision, TrainAs{config, deck, folder, log});
+  log_memory(planned, at_start, log);
   if (options.profile) {
     Profile::stop();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

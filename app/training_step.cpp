@@ -80,8 +80,7 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
     {
       const Phase phase("forward");
       model_.forward(exec, microbatch, dropout(step, m), activations.saved, activations.work);
-      load_.add<Accum<Storage>>(exec, activations.saved.balance,
-                                static_cast<int>(batches[m].tokens.size()));
+      load_.add<Storage>(exec, activations.saved, static_cast<int>(batches[m].tokens.size()));
     }
     const Phase phase("backward");
     model_.backward(exec, microbatch, scale, dropout(step, m), activations.saved, activations.work,

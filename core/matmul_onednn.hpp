@@ -26,4 +26,8 @@ void multiply(int M, int N, int K, const tile::Strided<float>& a, const tile::St
 /// What primitives work in, over all threads so far.
 std::int64_t workspace_bytes();
 
+/// What one thread needs for bf16 products of at most M rows, N columns and K terms, whichever way
+/// the operands lie.
+std::int64_t scratch_bytes_of(int M, int N, int K);
+
 }  // namespace qnext::onednn
