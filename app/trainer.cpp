@@ -130,7 +130,7 @@ bool Trainer<Storage>::may_update(const StepNumbers& numbers) {
   }
   const std::string what =
       fmt::format("step {}: the gradient norm is {:.4g}, {:.1f} times the usual", step,
-                  numbers.gradients.global, numbers.gradients.global / spikes_.median());
+                  numbers.gradients.global, numbers.gradients.global / spikes_.usual());
   if (settings.spike.action == Action::stop) {
     throw BadNumberError(what + fmt::format("; at most {} times is wanted", settings.spike.factor));
   }
