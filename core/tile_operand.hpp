@@ -122,14 +122,15 @@ KOKKOS_INLINE_FUNCTION OperandMemory<Storage> take_turned_right(TileSpace<Accum<
   }
 }
 
-/// A tile of numbers as they are stored, which may be a left operand as it is.
+/// A tile of numbers as they are stored, which may be a left operand as it is. Blocks of rows may
+/// begin anywhere: what a unit reads behind their last row is memory of the tile.
 template <class Storage>
 KOKKOS_INLINE_FUNCTION Tile<Storage> take_stored(TileSpace<Accum<Storage>>& space, int rows,
                                                  int columns) {
   const auto memory =
-      rounds<Storage>
-          ? detail::take_bytes<Storage>(space, padded_lanes(rows), padded_terms(columns))
-          : detail::take_bytes<Storage>(space, rows, padded_stride(columns));
+      rounds<Storage> ? detail::take_bytes<Storage>(space, padded_lanes(rows + square_lanes - 1),
+                                                    padded_terms(columns))
+                      : detail::take_bytes<Storage>(space, rows, padded_stride(columns));
   return {memory.data, rows, columns, memory.stride};
 }
 
@@ -200,6 +201,17 @@ KOKKOS_FUNCTION Right<Storage> right(const Team& team, Turn turn, const Tile<T>&
                                               memory.data);
 #endif
     return {memory.data, terms, columns, depth};
+  }
+}
+
+/// The operand that right has made in that memory from something turned.
+template <class Storage>
+KOKKOS_INLINE_FUNCTION Right<Storage> prepared_right(const OperandMemory<Storage>& memory,
+                                                     int terms, int columns) {
+  if constexpr (rounds<Storage>) {
+    return {memory.data, terms, columns, padded_terms(terms)};
+  } else {
+    return {{memory.data, terms, columns, padded_stride(columns)}};
   }
 }
 
