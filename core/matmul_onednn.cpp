@@ -94,6 +94,12 @@ bool available() {
   return fast;
 }
 
+Allowed allowed() {
+  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
+  const bool amx = isa == dnnl::cpu_isa::avx512_core_amx;
+  return {amx, amx || isa == dnnl::cpu_isa::avx512_core_bf16};
+}
+
 void multiply(int M, int N, int K, const tile::Strided<bf16>& a, const tile::Strided<bf16>& b,
               DataType type, void* c, std::int64_t stride, bool add) {
   try {
