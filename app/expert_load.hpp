@@ -3,6 +3,7 @@
 
 #include "core/types.hpp"
 #include "layers/model.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 
@@ -28,8 +29,8 @@ class ExpertLoadCounter {
   template <class Real>
   void add(const Exec& exec, const typename BalanceLoss<Real>::Saved& saved, int tokens) const;
 
-  /// Waits for the device.
-  ExpertLoad read(const Exec& exec) const;
+  /// Of all ranks of `over` together. Waits for the device.
+  ExpertLoad read(const Communicator& over) const;
 
  private:
   MixtureOfExpertsConfig config_;

@@ -11,7 +11,8 @@
 #include "core/profile.hpp"
 #include "core/version.hpp"
 #include "io/deck.hpp"
-#include "parallel/communicator.hpp"
+#include "parallel/process_grid.hpp"
+#include "parallel/runtime.hpp"
 
 #include <fmt/format.h>
 
@@ -25,10 +26,11 @@ struct TrainAs {
   const Deck& deck;
   const RunFolder& folder;
   RunLog& log;
+  const ProcessGrid& grid;
 
   template <class Storage>
   Status operator()() const {
-    return Trainer<Storage>(config, deck, folder, log).run();
+    return Trainer<Storage>(config, deck, folder, log, grid).run();
   }
 };
 
@@ -42,6 +44,20 @@ void log_origin(const RunConfig& config, RunLog& log) {
   log.line(fmt::format("run={} precision={} seed={} steps={} tokens_per_step={}", config.run.name,
                        name_of(config.run.precision), config.run.seed, config.run.steps,
                        config.data.tokens_per_step()));
+}
+
+void log_ranks(const ProcessGrid& grid, RunLog& log) {
+  const Degrees& d = grid.degrees;
+  log.line(fmt::format("ranks={} tensor={} context={} pipeline={} expert={} data={} mpi={}",
+                       grid.world.ranks(), d.tensor, d.context, d.pipeline, d.expert, d.data,
+                       Runtime::library()));
+  if (grid.world.ranks() > 1) {
+    log.line(rank_map(grid));
+    if (!Kokkos::SpaceAccessibility<Kokkos::HostSpace, Exec::memory_space>::accessible) {
+      log.line(fmt::format("device_messages={}",
+                           grid.world.device_memory_goes_straight() ? "straight" : "staged"));
+    }
+  }
 }
 
 void log_plan(const RunConfig& config, RunLog& log) {
@@ -65,25 +81,29 @@ void log_plan(const RunConfig& config, RunLog& log) {
 }  // namespace
 
 Status train(const TrainOptions& options, const Communicator& world) {
-  if (world.ranks() > 1) {
-    throw InputError(fmt::format("the job has {} ranks; this build trains on one", world.ranks()));
-  }
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
-  const RunConfig config = read_run_config(deck);
+  const RunConfig config = read_run_config(deck, world.ranks());
+  const ProcessGrid grid(config.degrees, world.with_device_memory(config.device_messages.value_or(
+                                             world.device_memory_goes_straight())));
   const RunFolder folder(config.output.folder);
-  RunLog log(folder.file("log.txt"));
+  RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
+  log_ranks(grid, log);
   log_plan(config, log);
-  folder.write_deck(deck);
+  if (world.first()) {
+    folder.write_deck(deck);
+  }
   if (options.profile) {
     Profile::start();
   }
-  const Status status = with_storage(config.run.precision, TrainAs{config, deck, folder, log});
+  const Status status =
+      with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
   if (options.profile) {
     Profile::stop();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     log.line(Profile::table(seconds.count()));
+    log.line(world.traffic().table());
   }
   return status;
 }
