@@ -72,7 +72,9 @@ void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Sav
   }
 }
 
-ExpertLoad ExpertLoadCounter::read(const Exec&) const {
+ExpertLoad ExpertLoadCounter::read(const Communicator& over) const {
+  over.sum_whole(chosen_);
+  over.sum_whole(kept_);
   const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_);
   const auto kept = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), kept_);
   ExpertLoad load;

@@ -3,6 +3,7 @@
 
 #include "core/types.hpp"
 #include "layers/model.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 
@@ -29,8 +30,8 @@ class ExpertLoadCounter {
   template <class Storage>
   void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Waits for the device.
-  ExpertLoad read(const Exec& exec) const;
+  /// Of all ranks of `over` together. Waits for the device.
+  ExpertLoad read(const Communicator& over) const;
 
  private:
   MixtureOfExpertsConfig config_;

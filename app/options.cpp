@@ -17,10 +17,10 @@ constexpr const char* footer =
     "Exit status: 0 done, 1 a defect of qnext, 2 the input is wrong, 3 the environment failed,\n"
     "4 a number went bad, 75 interrupted and resumable.";
 
-std::string version_text() {
+std::string version_text(const std::string& mpi) {
   const Version v = version();
-  return fmt::format("qnext {}\ncommit {}\nbackend {}\ncompiler {}\nflags {}", v.version, v.commit,
-                     v.backend, v.compiler, v.flags);
+  return fmt::format("qnext {}\ncommit {}\nbackend {}\nMPI {}\ncompiler {}\nflags {}", v.version,
+                     v.commit, v.backend, mpi, v.compiler, v.flags);
 }
 
 template <class Options>
@@ -32,6 +32,12 @@ void add_deck(CLI::App& command, Options& options) {
 void add_train(CLI::App& command, TrainOptions& options) {
   add_deck(command, options);
   command.add_flag("--profile", options.profile, "print the time of each kernel at the end");
+}
+
+void add_plan(CLI::App& command, PlanOptions& options) {
+  add_deck(command, options);
+  command.add_option("--ranks", options.ranks, "of a job that need not be there")
+      ->check(CLI::PositiveNumber);
 }
 
 void add_generate(CLI::App& command, GenerateOptions& options) {
@@ -88,7 +94,7 @@ bool is_kokkos_flag(std::string_view argument) {
 
 }  // namespace
 
-CommandLine parse_command_line(int argc, const char* const* argv) {
+CommandLine parse_command_line(int argc, const char* const* argv, const std::string& mpi) {
   CommandLine line;
   std::vector<std::string> arguments;  // CLI11 takes them in reverse order
   for (int i = argc - 1; i > 0; --i) {
@@ -104,7 +110,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   InfoOptions info;
 
   CLI::App program{"Trains and decodes Qwen3-Next models from an input deck.", "qnext"};
-  program.set_version_flag("--version", version_text());
+  program.set_version_flag("--version", version_text(mpi));
   program.require_subcommand(1);
   program.footer(footer);
   auto* const train_command =
@@ -119,7 +125,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   auto* const info_command =
       program.add_subcommand("info", "say what a checkpoint, run or model folder contains");
   add_train(*train_command, train);
-  add_deck(*plan_command, plan);
+  add_plan(*plan_command, plan);
   add_generate(*generate_command, generate);
   add_compare(*compare_command, compare);
   add_bench(*bench_command, bench);

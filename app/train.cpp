@@ -12,6 +12,8 @@
 #include "core/profile.hpp"
 #include "core/version.hpp"
 #include "io/deck.hpp"
+#include "parallel/process_grid.hpp"
+#include "parallel/runtime.hpp"
 
 #include <fmt/format.h>
 
@@ -25,10 +27,11 @@ struct TrainAs {
   const Deck& deck;
   const RunFolder& folder;
   RunLog& log;
+  const ProcessGrid& grid;
 
   template <class Storage>
   Status operator()() const {
-    return Trainer<Storage>(config, deck, folder, log).run();
+    return Trainer<Storage>(config, deck, folder, log, grid).run();
   }
 };
 
@@ -42,6 +45,20 @@ void log_origin(const RunConfig& config, RunLog& log) {
   log.line(fmt::format("run={} precision={} seed={} steps={} tokens_per_step={}", config.run.name,
                        name_of(config.run.precision), config.run.seed, config.run.steps,
                        config.data.tokens_per_step()));
+}
+
+void log_ranks(const ProcessGrid& grid, RunLog& log) {
+  const Degrees& d = grid.degrees;
+  log.line(fmt::format("ranks={} tensor={} context={} pipeline={} expert={} data={} mpi={}",
+                       grid.world.ranks(), d.tensor, d.context, d.pipeline, d.expert, d.data,
+                       Runtime::library()));
+  if (grid.world.ranks() > 1) {
+    log.line(rank_map(grid));
+    if (!Kokkos::SpaceAccessibility<Kokkos::HostSpace, Exec::memory_space>::accessible) {
+      log.line(fmt::format("device_messages={}",
+                           grid.world.device_memory_goes_straight() ? "straight" : "staged"));
+    }
+  }
 }
 
 // Bytes that the plan asks for.
@@ -75,25 +92,32 @@ void log_memory(std::int64_t planned, std::int64_t at_start, RunLog& log) {
 
 }  // namespace
 
-Status train(const TrainOptions& options) {
+Status train(const TrainOptions& options, const Communicator& world) {
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
-  const RunConfig config = read_run_config(deck);
+  const RunConfig config = read_run_config(deck, world.ranks());
+  const ProcessGrid grid(config.degrees, world.with_device_memory(config.device_messages.value_or(
+                                             world.device_memory_goes_straight())));
   const RunFolder folder(config.output.folder);
-  RunLog log(folder.file("log.txt"));
+  RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
+  log_ranks(grid, log);
   const std::int64_t planned = log_plan(config, log);
-  folder.write_deck(deck);
+  if (world.first()) {
+    folder.write_deck(deck);
+  }
   if (options.profile) {
     Profile::start();
   }
   const std::int64_t at_start = resident_bytes();
-  const Status status = with_storage(config.run.precision, TrainAs{config, deck, folder, log});
+  const Status status =
+      with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
   log_memory(planned, at_start, log);
   if (options.profile) {
     Profile::stop();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     log.line(Profile::table(seconds.count()));
+    log.line(world.traffic().table());
   }
   return status;
 }

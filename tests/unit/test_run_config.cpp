@@ -93,6 +93,17 @@ TEST_P(RunConfigRefuses, WithTheReason) {
   }
 }
 
+TEST(RunConfig, DataRanksAreTheRanksOfTheJob) {
+  const Deck deck = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2"});
+  EXPECT_EQ(read_run_config(deck).degrees.data, 1);
+  EXPECT_EQ(read_run_config(deck, 4).degrees.data, 4);
+  EXPECT_EQ(read_run_config(deck, 4).microbatches_of_rank(), 1);
+  const Deck two = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2", "parallel.data=2"});
+  EXPECT_EQ(read_run_config(two).degrees.data, 2) << "without a job: for plan and generate";
+  EXPECT_THROW(read_run_config(two, 4), InputError);
+  EXPECT_THROW(read_run_config(deck, 8), InputError);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Run, RunConfigRefuses,
     testing::Values(Refused{{"run.name=a/b"}, "run.name = a/b: must be a word without a slash"},
@@ -181,10 +192,16 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.tensor=2"}, "this build runs one rank"},
-                    Refused{{"parallel.context=2"}, "this build runs one rank"},
-                    Refused{{"parallel.pipeline=2"}, "this build runs one rank"},
-                    Refused{{"parallel.expert=2"}, "this build runs one rank"},
+    testing::Values(Refused{{"parallel.tensor=2"}, "this version splits one, data"},
+                    Refused{{"parallel.context=2"}, "this version splits one, data"},
+                    Refused{{"parallel.pipeline=2"}, "this version splits one, data"},
+                    Refused{{"parallel.expert=2"}, "this version splits one, data"},
+                    Refused{{"parallel.data=-1"}, "must not be negative"},
+                    Refused{{"parallel.data=3", "data.microbatch=2"},
+                            "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
+                            "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
+                    Refused{{"parallel.zero=2"}, "must be 1"},
+                    Refused{{"parallel.device_messages=maybe"}, "maybe"},
                     Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
                     Refused{{"output.log_every=0"}, "must be positive"},
                     Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
