@@ -127,10 +127,10 @@ KOKKOS_INLINE_FUNCTION OperandMemory<Storage> take_turned_right(TileSpace<Accum<
 template <class Storage>
 KOKKOS_INLINE_FUNCTION Tile<Storage> take_stored(TileSpace<Accum<Storage>>& space, int rows,
                                                  int columns) {
-  const auto memory =
-      rounds<Storage> ? detail::take_bytes<Storage>(space, padded_lanes(rows + square_lanes - 1),
-                                                    padded_terms(columns))
-                      : detail::take_bytes<Storage>(space, rows, padded_stride(columns));
+  const auto memory = rounds<Storage>
+                          ? detail::take_bytes<Storage>(
+                                space, padded_lanes(rows + square_lanes - 1), padded_terms(columns))
+                          : detail::take_bytes<Storage>(space, rows, padded_stride(columns));
   return {memory.data, rows, columns, memory.stride};
 }
 
