@@ -11,7 +11,7 @@
 namespace qnext {
 namespace {
 
-constexpr int norm_block = 4096;
+constexpr int block = 4096;
 
 // A team takes a block of one tensor.
 template <class Real>
@@ -20,17 +20,19 @@ struct SquareSums {
   double* sums;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const std::int64_t begin = std::int64_t{team.league_rank()} * norm_block;
+    const std::int64_t begin = std::int64_t{team.league_rank()} * block;
     const std::int64_t left = static_cast<std::int64_t>(gradient.extent(0)) - begin;
-    const Real* const block = gradient.data() + begin;
+    const Real* const part = gradient.data() + begin;
     const double sum =
-        sum_over<double>(team, static_cast<int>(left < norm_block ? left : norm_block),
-                         [&](const int i) { return double(block[i]) * double(block[i]); });
+        sum_over<double>(team, static_cast<int>(left < block ? left : block),
+                         [&](const int i) { return double(part[i]) * double(part[i]); });
     Kokkos::single(Kokkos::PerTeam(team), [&] { sums[team.league_rank()] = sum; });
   }
 };
 
 // Storage is the type of the parameter; where it is its own master, master points at the parameter.
+// A team takes a block of one tensor: its loop is one that compilers turn into vectors also where
+// the parameter is narrower than its master.
 template <class Storage>
 struct Update {
   using Real = Accum<Storage>;
@@ -42,7 +44,14 @@ struct Update {
   Tensor<const Real, 1> gradient;
   Real scale, beta1, beta2, epsilon, decay, rate, second_correction;
 
-  KOKKOS_FUNCTION void operator()(const std::int64_t i) const {
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const std::int64_t begin = std::int64_t{team.league_rank()} * block;
+    const std::int64_t left = static_cast<std::int64_t>(value.extent(0)) - begin;
+    for_each_in(team, static_cast<int>(left < block ? left : block),
+                [&](const int i) { update(begin + i); });
+  }
+
+  KOKKOS_FORCEINLINE_FUNCTION void update(const std::int64_t i) const {
     const Real g = gradient(i) * scale;
     const Real m = beta1 * first[i] + (Real(1) - beta1) * g;
     const Real v = beta2 * second[i] + (Real(1) - beta2) * g * g;
@@ -65,7 +74,7 @@ template <class Real>
 void square_sums(const Exec& exec, const ParameterTable& table, const Parameter& row,
                  double* sums) {
   const auto gradient = table.gradients<Real>(row);
-  const int blocks = static_cast<int>((row.elements() + norm_block - 1) / norm_block);
+  const int blocks = static_cast<int>((row.elements() + block - 1) / block);
   Kokkos::parallel_for("adamw::square_sums", row_policy(exec, blocks),
                        SquareSums<Real>{gradient, sums});
 }
@@ -95,9 +104,9 @@ void update_row(const Exec& exec, const ParameterTable& table, const Parameter& 
   const auto n = static_cast<double>(step);
   kernel.rate = static_cast<Real>(learning_rate / (1.0 - std::pow(config.beta1, n)));
   kernel.second_correction = static_cast<Real>(std::sqrt(1.0 - std::pow(config.beta2, n)));
-  Kokkos::parallel_for(
-      "adamw::update",
-      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, row.elements()), kernel);
+  Kokkos::parallel_for("adamw::update",
+                       row_policy(exec, static_cast<int>((row.elements() + block - 1) / block)),
+                       kernel);
 }
 
 // to(i) = from(i), rounded or widened.
@@ -124,7 +133,7 @@ AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table)
   std::int64_t blocks = 0;
   for (const Parameter& row : table.rows()) {
     first_block_.push_back(blocks);
-    blocks += row.alias_of.empty() ? (row.elements() + norm_block - 1) / norm_block : 0;
+    blocks += row.alias_of.empty() ? (row.elements() + block - 1) / block : 0;
   }
   first_block_.push_back(blocks);
   block_sums_ = Tensor<double, 1>("gradient block sums", blocks);
