@@ -9,6 +9,8 @@
 
 namespace qnext {
 
+class Communicator;
+
 /// What the command line says, one struct for each command. Names are those of the options.
 struct TrainOptions {
   std::string deck;
@@ -57,7 +59,7 @@ struct InfoOptions {
 };
 
 /// Each command returns the status of the program, or throws an Error that carries it.
-Status train(const TrainOptions& options);
+Status train(const TrainOptions& options, const Communicator& world);
 Status plan(const PlanOptions& options);
 Status generate(const GenerateOptions& options);
 Status compare(const CompareOptions& options);

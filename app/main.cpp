@@ -4,10 +4,11 @@
 #include "app/processor.hpp"
 #include "core/require.hpp"
 #include "core/subnormals.hpp"
+#include "parallel/runtime.hpp"
 
 #include <Kokkos_Core.hpp>
+#include <fmt/format.h>
 
-#include <cstdio>
 #include <exception>
 #include <new>
 #include <string>
@@ -42,8 +43,10 @@ class KokkosRuntime {
 };
 
 struct Run {
+  const Communicator& world;
+
   Status operator()(std::monostate) const { return Status::done; }
-  Status operator()(const TrainOptions& options) const { return train(options); }
+  Status operator()(const TrainOptions& options) const { return train(options, world); }
   Status operator()(const PlanOptions& options) const { return plan(options); }
   Status operator()(const GenerateOptions& options) const { return generate(options); }
   Status operator()(const CompareOptions& options) const { return compare(options); }
@@ -51,35 +54,36 @@ struct Run {
   Status operator()(const InfoOptions& options) const { return info(options); }
 };
 
-Status run(int argc, char** argv) {
+Status run(int argc, char** argv, const Runtime& runtime) {
   check_processor();
-  CommandLine line = parse_command_line(argc, argv);
+  const Communicator& world = runtime.world();
+  CommandLine line = parse_command_line(argc, argv, Runtime::library());
   if (std::holds_alternative<std::monostate>(line.command)) {
     return Status::done;
   }
+  if (world.ranks() > 1 && !std::holds_alternative<TrainOptions>(line.command)) {
+    throw InputError(
+        fmt::format("the job has {} ranks; only train runs on more than one", world.ranks()));
+  }
   const KokkosRuntime kokkos(line.kokkos);
   flush_subnormals();
-  return std::visit(Run{}, line.command);
-}
-
-int leave(Status status, const char* message) {
-  std::fprintf(stderr, "qnext: %s\n", message);
-  return static_cast<int>(status);
+  return std::visit(Run{world}, line.command);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const Runtime runtime(argc, argv);
   try {
-    return static_cast<int>(run(argc, argv));
+    return static_cast<int>(run(argc, argv, runtime));
   } catch (const Error& error) {
-    return leave(error.status(), error.what());
+    return runtime.fail(error.status(), error.what());
   } catch (const std::bad_alloc&) {
-    return leave(
+    return runtime.fail(
         Status::environment,
         "the machine has no memory left; see qnext plan for what the deck needs, and take a "
         "smaller data.microbatch or run.recompute=block");
   } catch (const std::exception& error) {
-    return leave(Status::defect, error.what());
+    return runtime.fail(Status::defect, error.what());
   }
 }

@@ -17,10 +17,10 @@ constexpr const char* footer =
     "Exit status: 0 done, 1 a defect of qnext, 2 the input is wrong, 3 the environment failed,\n"
     "4 a number went bad, 75 interrupted and resumable.";
 
-std::string version_text() {
+std::string version_text(const std::string& mpi) {
   const Version v = version();
-  return fmt::format("qnext {}\ncommit {}\nbackend {}\ncompiler {}\nflags {}", v.version, v.commit,
-                     v.backend, v.compiler, v.flags);
+  return fmt::format("qnext {}\ncommit {}\nbackend {}\nMPI {}\ncompiler {}\nflags {}", v.version,
+                     v.commit, v.backend, mpi, v.compiler, v.flags);
 }
 
 template <class Options>
@@ -88,7 +88,7 @@ bool is_kokkos_flag(std::string_view argument) {
 
 }  // namespace
 
-CommandLine parse_command_line(int argc, const char* const* argv) {
+CommandLine parse_command_line(int argc, const char* const* argv, const std::string& mpi) {
   CommandLine line;
   std::vector<std::string> arguments;  // CLI11 takes them in reverse order
   for (int i = argc - 1; i > 0; --i) {
@@ -104,7 +104,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
   InfoOptions info;
 
   CLI::App program{"Trains and decodes Qwen3-Next models from an input deck.", "qnext"};
-  program.set_version_flag("--version", version_text());
+  program.set_version_flag("--version", version_text(mpi));
   program.require_subcommand(1);
   program.footer(footer);
   auto* const train_command =

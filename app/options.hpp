@@ -18,7 +18,8 @@ struct CommandLine {
   std::vector<std::string> kokkos;  // flags that are passed on: --kokkos-threads=2
 };
 
-/// Throws InputError with the sentence that helps. Needs no Kokkos.
-CommandLine parse_command_line(int argc, const char* const* argv);
+/// Throws InputError with the sentence that helps. Needs no Kokkos. `mpi`: what --version says of
+/// it.
+CommandLine parse_command_line(int argc, const char* const* argv, const std::string& mpi);
 
 }  // namespace qnext

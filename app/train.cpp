@@ -11,6 +11,7 @@
 #include "core/profile.hpp"
 #include "core/version.hpp"
 #include "io/deck.hpp"
+#include "parallel/communicator.hpp"
 
 #include <fmt/format.h>
 
@@ -63,7 +64,10 @@ void log_plan(const RunConfig& config, RunLog& log) {
 
 }  // namespace
 
-Status train(const TrainOptions& options) {
+Status train(const TrainOptions& options, const Communicator& world) {
+  if (world.ranks() > 1) {
+    throw InputError(fmt::format("the job has {} ranks; this build trains on one", world.ranks()));
+  }
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
   const RunConfig config = read_run_config(deck);

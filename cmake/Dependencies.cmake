@@ -95,6 +95,24 @@ else()
   message(FATAL_ERROR "QNEXT_BACKEND=${QNEXT_BACKEND}: wanted is SERIAL, OPENMP, CUDA or HIP.")
 endif()
 
+# --- MPI -----------------------------------------------------------------------------------------
+
+set(QNEXT_WITH_MPI OFF)
+if(NOT QNEXT_MPI STREQUAL "OFF")
+  set(MPI_CXX_SKIP_MPICXX TRUE)
+  if(QNEXT_MPI STREQUAL "ON")
+    qnext_require(MPI "apt-get install libopenmpi-dev openmpi-bin" COMPONENTS CXX)
+  else()
+    find_package(MPI QUIET COMPONENTS CXX)
+  endif()
+  set(QNEXT_WITH_MPI ${MPI_CXX_FOUND})
+endif()
+if(QNEXT_WITH_MPI)
+  message(STATUS "MPI ${MPI_CXX_VERSION}: ${MPIEXEC_EXECUTABLE}")
+else()
+  message(STATUS "MPI: none, every run has one rank")
+endif()
+
 # --- Files, decks, command line ------------------------------------------------------------------
 
 qnext_require(Threads "apt-get install libc6-dev")

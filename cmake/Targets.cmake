@@ -81,6 +81,9 @@ function(qnext_header_check)
   set(sources "")
   foreach(folder IN ITEMS core parallel layers io app tests)
     file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/${folder}/*.hpp)
+    if(NOT QNEXT_WITH_MPI)
+      list(FILTER headers EXCLUDE REGEX "_mpi\\.hpp$")
+    endif()
     foreach(header IN LISTS headers)
       set(source ${PROJECT_BINARY_DIR}/headers/${header}.cpp)
       file(CONFIGURE OUTPUT ${source} CONTENT "#include \"${header}\"\n#include \"${header}\"\n")
@@ -89,7 +92,7 @@ function(qnext_header_check)
   endforeach()
   add_library(headers OBJECT EXCLUDE_FROM_ALL ${sources})
   get_property(libraries GLOBAL PROPERTY QNEXT_LIBRARIES)
-  target_link_libraries(headers PRIVATE ${libraries} GTest::gtest)
+  target_link_libraries(headers PRIVATE ${libraries} GTest::gtest $<$<BOOL:${QNEXT_WITH_MPI}>:MPI::MPI_CXX>)
   target_compile_options(headers PRIVATE -Wall -Wextra -O0)
 endfunction()
 
@@ -147,6 +150,30 @@ endfunction()
 
 function(qnext_equivalence_test name)
   qnext_add_test_program(equivalence unit ${name} ${ARGN})
+endfunction()
+
+# Ranks share the cores of the machine and sleep while they wait.
+set(QNEXT_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+                          OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+                          OMPI_MCA_mpi_yield_when_idle=1)
+
+# qnext_mpi_test(communicator RANKS 2 4 [TIMEOUT seconds]) builds mpi/test_communicator.cpp and runs it
+# on each number of ranks: mpi.communicator.2, mpi.communicator.4.
+function(qnext_mpi_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "RANKS" ${ARGN})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 60)
+  endif()
+  set(target test_mpi_${name})
+  add_executable(${target} mpi/test_${name}.cpp mpi/main.cpp)
+  target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
+  target_link_libraries(${target} PRIVATE qnext::app GTest::gtest)
+  foreach(ranks IN LISTS arg_RANKS)
+    add_test(NAME mpi.${name}.${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks}
+                                               ${MPIEXEC_PREFLAGS} $<TARGET_FILE:${target}> ${MPIEXEC_POSTFLAGS})
+    set_tests_properties(mpi.${name}.${ranks} PROPERTIES LABELS mpi TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+                         ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT};OMP_NUM_THREADS=1;${QNEXT_MPI_ENVIRONMENT}")
+  endforeach()
 endfunction()
 
 # qnext_deck_test(restart [SHARED] [TIMEOUT seconds]) runs regression/restart.sh in an empty folder of

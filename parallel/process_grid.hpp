@@ -1,24 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/parameter.hpp"
+#include "parallel/communicator.hpp"
+
+#include <string>
+
 namespace qnext {
 
-/// How many ranks share what. A value, built once from the deck and passed in; nothing in the
-/// program asks for a global rank.
+/// How many ranks share what. Dense parts of a model see tensor x context x pipeline x data;
+/// experts are folded over the same ranks: `expert` divides tensor x context x data.
 struct Degrees {
   int tensor = 1;
   int context = 1;
   int pipeline = 1;
   int expert = 1;
   int data = 1;
+
+  int ranks() const { return tensor * context * pipeline * data; }
 };
 
-/// The place of this rank in the grid of all ranks.
+/// The place of a rank of the job: tensor runs fastest, then context, data and pipeline, so that
+/// ranks which talk most are neighbours. `expert` is the place among `degrees.expert` consecutive
+/// ranks of tensor x context x data.
+Degrees place_of(const Degrees& degrees, int rank);
+
+/// How all ranks of the job share the work, and the place of this one. A value, built once from the
+/// deck and passed in; nothing else in the program asks for a rank.
 struct ProcessGrid {
   Degrees degrees;
   Degrees place{0, 0, 0, 0, 0};
+  Communicator world;
+  Communicator data;  // the ranks that hold the same weights and take other sequences
 
-  int ranks() const { return degrees.tensor * degrees.context * degrees.pipeline * degrees.data; }
+  ProcessGrid() = default;
+
+  /// Splits all ranks of the job. Their number is that of the degrees.
+  ProcessGrid(const Degrees& degrees, const Communicator& world);
+
+  /// Degrees alone, for arithmetic where there are no such ranks: a plan.
+  explicit ProcessGrid(const Degrees& degrees) : degrees(degrees) {}
+
+  /// The ranks over which such gradients are summed.
+  const Communicator& over(ReduceOver) const { return data; }
 };
+
+/// A line for each rank of the job: its host and its place.
+std::string rank_map(const ProcessGrid& grid);
 
 }  // namespace qnext

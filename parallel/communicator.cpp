@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/communicator.hpp"
+
+#include "core/fence.hpp"
+#include "core/pinned.hpp"
+
+namespace qnext {
+namespace {
+
+// Memory of the host in the place of memory of the device for the time of one message.
+class Stage {
+ public:
+  using Pinned = Kokkos::View<std::byte*, PinnedSpace>;
+
+  explicit Stage(const Buffer& device)
+      : device_(device.data, device.bytes),
+        host_(Kokkos::view_alloc("message", Kokkos::WithoutInitializing), device.bytes) {}
+
+  void fill() const { Kokkos::deep_copy(host_, device_); }
+  void empty() const { Kokkos::deep_copy(device_, host_); }
+  void* data() const { return host_.data(); }
+
+ private:
+  Tensor<std::byte, 1> device_;
+  Pinned host_;
+};
+
+void wait_for_kernels(const Buffer& buffer) {
+  if (!buffer.on_host) {
+    fence(Exec{}, "communicator: another rank is sent what kernels write");
+  }
+}
+
+}  // namespace
+
+Communicator::Communicator(std::shared_ptr<const Channel> channel)
+    : channel_(std::move(channel)),
+      traffic_(std::make_shared<Traffic>()),
+      straight_(channel_->takes_device_memory()) {}
+
+Communicator Communicator::split(int colour) const {
+  Communicator part = *this;
+  part.channel_ = channel_->split(colour, rank());
+  return part;
+}
+
+Communicator Communicator::with_device_memory(bool straight) const {
+  Communicator same = *this;
+  same.straight_ = straight;
+  return same;
+}
+
+void Communicator::barrier() const {
+  traffic_->add("barrier", 0);
+  channel_->barrier();
+}
+
+void Communicator::broadcast_bytes(const Buffer& buffer, int root) const {
+  traffic_->add("broadcast", rank() == root && ranks() > 1 ? buffer.bytes : 0);
+  wait_for_kernels(buffer);
+  if (!needs_stage(buffer)) {
+    channel_->broadcast(buffer.data, buffer.bytes, root);
+    return;
+  }
+  const Stage stage(buffer);
+  stage.fill();
+  channel_->broadcast(stage.data(), buffer.bytes, root);
+  stage.empty();
+}
+
+void Communicator::broadcast(std::string& text, int root) const {
+  std::vector<std::int64_t> length{rank() == root ? static_cast<std::int64_t>(text.size()) : 0};
+  maximum(length);
+  text.resize(length.front());
+  broadcast(HostTensor<char, 1>(text.data(), text.size()), root);
+}
+
+void Communicator::sum(std::vector<std::int64_t>& values) const {
+  traffic_->add("sum", static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
+  channel_->sum(values.data(), static_cast<int>(values.size()));
+}
+
+void Communicator::maximum(std::vector<std::int64_t>& values) const {
+  traffic_->add("maximum", static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
+  channel_->maximum(values.data(), static_cast<int>(values.size()));
+}
+
+void Communicator::exchange(const std::vector<Parcel>& sends,
+                            const std::vector<Parcel>& receives) const {
+  std::vector<Stage> stages;
+  std::vector<std::size_t> filled_by_others;
+  std::int64_t bytes = 0;
+  const auto message_of = [&](const Parcel& parcel, bool outgoing) {
+    const Buffer& buffer = parcel.buffer;
+    Message message{parcel.rank, buffer.data, buffer.bytes};
+    if (needs_stage(buffer)) {
+      stages.emplace_back(buffer);
+      message.data = stages.back().data();
+      if (outgoing) {
+        stages.back().fill();
+      } else {
+        filled_by_others.push_back(stages.size() - 1);
+      }
+    }
+    return message;
+  };
+  std::vector<Message> outgoing, incoming;
+  for (const Parcel& parcel : sends) {
+    wait_for_kernels(parcel.buffer);
+    bytes += parcel.rank == rank() ? 0 : parcel.buffer.bytes;
+    outgoing.push_back(message_of(parcel, true));
+  }
+  for (const Parcel& parcel : receives) {
+    wait_for_kernels(parcel.buffer);
+    incoming.push_back(message_of(parcel, false));
+  }
+  traffic_->add("exchange", bytes);
+  channel_->exchange(outgoing, incoming);
+  for (const std::size_t stage : filled_by_others) {
+    stages[stage].empty();
+  }
+}
+
+std::vector<Parcel> Communicator::parcels(const Buffer& buffer, std::int64_t size,
+                                          const std::vector<std::int64_t>& counts) {
+  std::vector<Parcel> parcels;
+  std::int64_t begin = 0;
+  for (std::size_t r = 0; r < counts.size(); ++r) {
+    const std::int64_t bytes = counts[r] * size;
+    parcels.push_back({static_cast<int>(r), {buffer.data + begin, bytes, buffer.on_host}});
+    begin += bytes;
+  }
+  require(begin <= buffer.bytes, "all_to_all: the counts are more than the buffer holds");
+  return parcels;
+}
+
+// Everybody sends its part to everybody: each part crosses the network as often as in a ring, and
+// all of them at once.
+void Communicator::all_gather_parts(const Buffer& whole, std::int64_t size,
+                                    const std::vector<std::int64_t>& borders) const {
+  require(static_cast<int>(borders.size()) == ranks() + 1,
+          "all_gather_parts: a part for each rank");
+  const auto part = [&](int r) {
+    return Buffer{whole.data + borders[r] * size, (borders[r + 1] - borders[r]) * size,
+                  whole.on_host};
+  };
+  std::vector<Parcel> sends, receives;
+  for (int step = 1; step < ranks(); ++step) {
+    const int to = (rank() + step) % ranks();
+    const int from = (rank() + ranks() - step) % ranks();
+    sends.push_back({to, part(rank())});
+    receives.push_back({from, part(from)});
+  }
+  exchange(sends, receives);
+}
+
+}  // namespace qnext

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/process_grid.hpp"
+#include "tests/mpi/world.hpp"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace qnext {
+namespace {
+
+using test::world;
+
+TEST(ProcessGrid, EveryRankHasAPlaceOfItsOwn) {
+  const Degrees degrees{.tensor = 2, .context = 3, .pipeline = 2, .expert = 4, .data = 2};
+  ASSERT_EQ(degrees.ranks(), 24);
+  std::set<std::tuple<int, int, int, int>> places;
+  for (int rank = 0; rank < degrees.ranks(); ++rank) {
+    const Degrees p = place_of(degrees, rank);
+    places.emplace(p.tensor, p.context, p.pipeline, p.data);
+    EXPECT_LT(p.tensor, 2);
+    EXPECT_LT(p.context, 3);
+    EXPECT_LT(p.pipeline, 2);
+    EXPECT_LT(p.data, 2);
+    EXPECT_EQ(p.expert, rank % 12 % 4) << "consecutive ranks of one pipeline stage";
+  }
+  EXPECT_EQ(places.size(), 24u);
+  EXPECT_EQ(place_of(degrees, 1).tensor, 1) << "tensor ranks are neighbours";
+}
+
+TEST(ProcessGrid, DataRanksShareTheOtherPlaces) {
+  const int R = world().ranks();
+  for (const int tensor : {1, 2}) {
+    if (R % tensor != 0) {
+      continue;
+    }
+    const ProcessGrid grid(Degrees{.tensor = tensor, .data = R / tensor}, world());
+    EXPECT_EQ(grid.data.ranks(), R / tensor);
+    EXPECT_EQ(grid.data.rank(), grid.place.data);
+    EXPECT_EQ(world().rank(), grid.place.data * tensor + grid.place.tensor);
+    std::vector<std::int64_t> largest{grid.place.tensor}, least{-grid.place.tensor};
+    grid.data.maximum(largest);
+    grid.data.maximum(least);
+    EXPECT_EQ(largest.front(), grid.place.tensor);
+    EXPECT_EQ(least.front(), -grid.place.tensor);
+  }
+}
+
+TEST(ProcessGrid, RefusesAJobOfAnotherSize) {
+  EXPECT_THROW(ProcessGrid(Degrees{.data = world().ranks() + 1}, world()), Error);
+}
+
+TEST(ProcessGrid, MapNamesEveryRank) {
+  const std::string map = rank_map(ProcessGrid(Degrees{.data = world().ranks()}, world()));
+  for (int rank = 0; rank < world().ranks(); ++rank) {
+    const std::string wanted = "rank=" + std::to_string(rank) + " host=";
+    EXPECT_NE(map.find(wanted), std::string::npos) << map;
+    EXPECT_NE(map.find(" data=" + std::to_string(rank) + " "), std::string::npos) << map;
+  }
+}
+
+}  // namespace
+}  // namespace qnext
