@@ -32,6 +32,16 @@ ProcessGrid::ProcessGrid(const Degrees& degrees, const Communicator& all)
           fmt::format("the grid has {} places, the job {} ranks", degrees.ranks(), all.ranks()));
   data = world.split((place.pipeline * degrees.context + place.context) * degrees.tensor +
                      place.tensor);
+  tensor =
+      world.split((place.pipeline * degrees.data + place.data) * degrees.context + place.context);
+}
+
+Parameter ProcessGrid::replicated(Parameter parameter, int replicas) const {
+  const int holders = replicas > 0 ? replicas : degrees.tensor;
+  parameter.reduce_over = ReduceOver::data_and_tensor;
+  parameter.replicas = holders == degrees.tensor ? 0 : holders;
+  parameter.owner = place.tensor % holders == 0;
+  return parameter;
 }
 
 std::string rank_map(const ProcessGrid& grid) {
