@@ -402,15 +402,31 @@ void with_taps(int taps, const F& f) {
   }
 }
 
+// The channels of q, k and v that belong to the heads of this rank.
+Shard channels_of(const GroupedProjection& layout, int taps, const ProcessGrid& grid) {
+  const int ranks = grid.degrees.tensor, place = grid.place.tensor;
+  Shard shard = Shard::whole({std::int64_t{1} * ranks * layout.channels(), 1, taps});
+  if (ranks == 1) {
+    return shard;
+  }
+  shard.boxes.clear();
+  std::int64_t begin = 0;
+  for (const int width : {layout.G * layout.K, layout.G * layout.K, layout.heads() * layout.V}) {
+    shard.boxes.push_back({{begin + std::int64_t{1} * place * width}, {width, 1, taps, 1}});
+    begin += std::int64_t{1} * ranks * width;
+  }
+  return shard;
+}
+
 }  // namespace
 
 template <class Storage>
 CausalConv<Storage>::CausalConv(ParameterTable& table, const std::string& name,
-                                const GroupedProjection& layout, int taps)
+                                const GroupedProjection& layout, int taps, const ProcessGrid& grid)
     : layout_(layout), taps_(taps) {
   with_taps(taps, [](auto) {});
   table.add({.name = name,
-             .shard = Shard::whole({layout.channels(), 1, taps}),
+             .shard = channels_of(layout, taps, grid),
              .init = Init::uniform(1.0 / std::sqrt(taps))},
             weight_);
 }
