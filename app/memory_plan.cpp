@@ -4,6 +4,7 @@
 #include "app/activations.hpp"
 #include "app/precision.hpp"
 #include "core/matmul.hpp"
+#include "parallel/replica_sum.hpp"
 
 #include <algorithm>
 #include <map>
@@ -52,7 +53,8 @@ ParameterBytes parameter_bytes(const ParameterTable& table) {
 template <class Storage>
 ModelPlan plan_of(const RunConfig& config, int documents) {
   ParameterTable table;
-  const Model<Storage> model(config.model, ProcessGrid{config.degrees}, table);
+  const ProcessGrid grid{config.degrees};
+  const Model<Storage> model(config.model, grid, table);
   Arena measure;
   Activations<Storage>::reserve(model, measure, config.shape(documents));
 
@@ -69,6 +71,7 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
                        {"master weights", bytes.masters},
                        {"moments", 2 * bytes.gradients},
                        {"activations", measure.peak()},
+                       {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
                        {"vendor workspace", matmul_workspace_bytes()}};
   plan.memory.activations = by_name(measure.at_peak());
   return plan;

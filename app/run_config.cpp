@@ -4,6 +4,7 @@
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
 #include "app/model_section.hpp"
+#include "app/tensor_degree.hpp"
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
 
@@ -189,14 +190,15 @@ OptimizerSettings read_optimizer(const Section& deck, std::int64_t run_steps) {
   return optimizer;
 }
 
-Degrees read_degrees(const Section& deck) {
+Degrees read_degrees(const Section& deck, const ModelConfig& model, int sequence) {
   Degrees degrees;
-  for (auto& [key, degree] : {std::pair{"tensor", &degrees.tensor},
-                              {"context", &degrees.context},
+  degrees.tensor = deck.get("tensor", 1);
+  check_tensor_degree(deck, degrees.tensor, model, sequence);
+  for (auto& [key, degree] : {std::pair{"context", &degrees.context},
                               {"pipeline", &degrees.pipeline},
                               {"expert", &degrees.expert}}) {
     *degree = deck.get(key, 1);
-    deck.check(*degree == 1, key, "this build runs one rank, so that every degree is 1");
+    deck.check(*degree == 1, key, "must be 1: this version does not divide by it");
   }
   return degrees;
 }
@@ -296,7 +298,7 @@ RunConfig read_run_config(const Deck& deck) {
   config.mtp_loss = read_mtp_loss(model, config.model.mtp_modules);
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
-  config.degrees = read_degrees(deck.section("parallel"));
+  config.degrees = read_degrees(deck.section("parallel"), config.model, config.data.sequence);
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
   return config;

@@ -71,6 +71,10 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
   const RunConfig config = read_run_config(deck);
+  if (config.degrees.ranks() != world.ranks()) {
+    throw InputError(fmt::format("parallel: the degrees make {} ranks, the job has {}",
+                                 config.degrees.ranks(), world.ranks()));
+  }
   const RunFolder folder(config.output.folder);
   RunLog log(folder.file("log.txt"));
   log_origin(config, log);

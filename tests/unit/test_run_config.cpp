@@ -60,6 +60,7 @@ TEST(RunConfig, FormsOfAKey) {
   EXPECT_EQ(read({"output.checkpoint_every={minutes: 30}"}).output.checkpoint_minutes, 30.0);
   EXPECT_EQ(read({"data.train=[{path: a, weight: 3}, {path: b}]"}).data.train[0].weight, 3.0);
   EXPECT_EQ(read({"data.evaluate={path: c, every: 5}"}).data.evaluate[0].path, "c");
+  EXPECT_EQ(read({"parallel.tensor=2"}).degrees.tensor, 2);
 }
 
 TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
@@ -179,18 +180,35 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"optimizer.spike.window=0"}, "must be positive"}));
 
 INSTANTIATE_TEST_SUITE_P(
+    Tensor, RunConfigRefuses,
+    testing::Values(
+        Refused{{"parallel.tensor=0"}, "must be positive"},
+        Refused{{"parallel.tensor=3"},
+                "attention.heads, 4, is no multiple of it; what divides this model: "
+                "1, 2"},
+        Refused{{"parallel.tensor=4"}, "delta_net.key_heads, 2, is no multiple of it"},
+        Refused{
+            {"parallel.tensor=2", "model.attention.heads=12", "model.attention.key_value_heads=3"},
+            "attention.key_value_heads, 3, is no multiple and no divisor of it"},
+        Refused{{"parallel.tensor=2", "model.experts.capacity={rule: position, factor: 1.5}"},
+                "experts.capacity is not dropless"},
+        Refused{{"parallel.tensor=2", "model.vocabulary=1"}, "model.vocabulary, 1, is less"},
+        Refused{{"parallel.tensor=2", "model.dense_layers=[1]", "model.dense_width=1"},
+                "dense_width, 1, is less"},
+        Refused{{"parallel.tensor=2", "model.experts.shared_width=1"},
+                "experts.shared_width, 1, is less"},
+        Refused{{"parallel.tensor=2", "data.sequence=1"}, "data.sequence, 1, is less"}));
+
+INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.tensor=2"}, "this build runs one rank"},
-                    Refused{{"parallel.context=2"}, "this build runs one rank"},
-                    Refused{{"parallel.pipeline=2"}, "this build runs one rank"},
-                    Refused{{"parallel.expert=2"}, "this build runs one rank"},
-                    Refused{{"output.folder="}, "output.folder"},
-                    Refused{{"output.log_every=0"}, "must be positive"},
-                    Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
-                    Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
-                    Refused{{"output.keep=0"}, "must be positive"},
-                    Refused{{"output.resume=nowhere.h5"},
-                            "is neither latest nor never nor a checkpoint"}));
+    testing::Values(
+        Refused{{"parallel.context=2"}, "must be 1"}, Refused{{"parallel.pipeline=2"}, "must be 1"},
+        Refused{{"parallel.expert=2"}, "must be 1"}, Refused{{"output.folder="}, "output.folder"},
+        Refused{{"output.log_every=0"}, "must be positive"},
+        Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
+        Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
+        Refused{{"output.keep=0"}, "must be positive"},
+        Refused{{"output.resume=nowhere.h5"}, "is neither latest nor never nor a checkpoint"}));
 
 }  // namespace
 }  // namespace qnext
