@@ -404,18 +404,9 @@ void with_taps(int taps, const F& f) {
 
 // The channels of q, k and v that belong to the heads of this rank.
 Shard channels_of(const GroupedProjection& layout, int taps, const ProcessGrid& grid) {
-  const int ranks = grid.degrees.tensor, place = grid.place.tensor;
-  Shard shard = Shard::whole({std::int64_t{1} * ranks * layout.channels(), 1, taps});
-  if (ranks == 1) {
-    return shard;
-  }
-  shard.boxes.clear();
-  std::int64_t begin = 0;
-  for (const int width : {layout.G * layout.K, layout.G * layout.K, layout.heads() * layout.V}) {
-    shard.boxes.push_back({{begin + std::int64_t{1} * place * width}, {width, 1, taps, 1}});
-    begin += std::int64_t{1} * ranks * width;
-  }
-  return shard;
+  const std::int64_t ranks = grid.degrees.tensor;
+  const std::int64_t keys = ranks * layout.G * layout.K, values = ranks * layout.heads() * layout.V;
+  return grid.tensor_parts({keys, keys, values}, {1, taps});
 }
 
 }  // namespace

@@ -62,12 +62,13 @@ void DenseMlp<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>
   work.rows.sum(exec, y);
 }
 
-// The factors of all rows: empty remains empty.
+// The factors of all rows; without factors, none. A rank without rows has factors, of which there are
+// none, and takes part.
 template <class Storage>
 Tensor<const Accum<Storage>, 1> DenseMlp<Storage>::all_factors(const Exec& exec,
                                                                const Tensor<const Real, 1>& mine,
                                                                const Work& work) const {
-  if (work.rows.alone() || mine.extent(0) == 0) {
+  if (work.rows.alone() || mine.data() == nullptr) {
     return mine;
   }
   work.rows.split().template gather<Real>(
@@ -83,7 +84,7 @@ void DenseMlp<Storage>::backward(const Exec& exec, const Tensor<const Storage, 2
   const auto dout = work.rows.gradient(exec, dy);
   down_.backward_input(exec, dout, work.hidden);
   const SwigluRows<Real> rows{dout.extent_int(0), {}, all_factors(exec, factor, work)};
-  const bool shares_factor = !work.rows.alone() && dfactor.extent(0) != 0;
+  const bool shares_factor = !work.rows.alone() && dfactor.data() != nullptr;
   // The factors have been used by the time that a row writes its gradient there.
   const auto dfactors =
       shares_factor ? Tensor<Real, 1>(work.factor.data(), work.factor.extent(0)) : dfactor;

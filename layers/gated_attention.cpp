@@ -35,8 +35,8 @@ Parameter key_value_weight(const std::string& name, const GatedAttentionConfig& 
   const int holders = holders_of(config.key_value_heads, grid);
   Parameter parameter{
       .name = name,
-      .shard = Shard::part({config.key_value_heads * config.head_width, config.model_width}, 0,
-                           grid.place.tensor / holders, grid.degrees.tensor / holders),
+      .shard = grid.tensor_part({config.key_value_heads * config.head_width, config.model_width}, 0,
+                                holders),
       .init = Init::normal(config.init_deviation)};
   return holders == 1 ? parameter : grid.replicated(parameter, holders);
 }

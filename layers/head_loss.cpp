@@ -211,11 +211,12 @@ void HeadLoss<Storage>::cross_entropy(const Exec& exec, const Tensor<Real, 2>& l
                                                static_cast<Real>(scale), with_gradient});
     return;
   }
-  const auto all = rows<Real>(work.statistics, 0, grid_.degrees.tensor * count);
-  const auto mine = rows<Real>(all, grid_.place.tensor * count, count);
+  const RowSplit parts(grid_, work.rows.split().ranks() * count, 1);
+  const auto all = rows<Real>(work.statistics, 0, parts.ranks() * count);
+  const auto mine = rows<Real>(all, parts.token_rows().first, count);
   Kokkos::parallel_for("head_loss::statistics", row_policy(exec, count),
                        PartStatistics<Storage>{logits, labels, mine, first, first_});
-  RowSplit(grid_, all.extent_int(0), 1).template share<Real>(all);
+  parts.template share<Real>(all);
   Kokkos::parallel_for("head_loss::part_cross_entropy", row_policy(exec, count),
                        PartCrossEntropy<Storage>{logits, labels, all, work.loss, gradient, first,
                                                  first_, static_cast<Real>(scale), with_gradient});

@@ -92,10 +92,6 @@ template <class Storage>
 typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
                                                              const MicrobatchShape& shape) const {
   Saved saved;
-  require(shape.tokens / shape.sequences >= grid_.degrees.tensor,
-          "a sequence of " + std::to_string(shape.tokens / shape.sequences) +
-              " tokens on tensor = " + std::to_string(grid_.degrees.tensor) +
-              " ranks, wanted a token for each");
   const int T = split_of(shape).rows();
   for (int i = 0; i <= config_.layers(); ++i) {
     saved.hidden.push_back(arena.reserve<Real, 2>("hidden", T, config_.width));

@@ -66,11 +66,8 @@ RowSplit::RowSplit(const Communicator& group, int ranks, int rank, int tokens, i
     : group_(group),
       ranks_(ranks),
       rank_(rank),
-      sequences_(sequences),
-      sequence_(tokens / sequences) {
-  require(tokens % sequences == 0,
-          fmt::format("{} tokens in {} sequences of equal length", tokens, sequences));
-}
+      sequences_(tokens % sequences == 0 ? sequences : 1),
+      sequence_(tokens / sequences_) {}
 
 int RowSplit::first_of(int rank) const {
   return static_cast<int>(part_begin(sequence_, rank, ranks_));

@@ -24,7 +24,7 @@ struct TokenRows {
 
 /// The rows of (T, W) tensors, T tokens in sequences of equal length, divided over the ranks of a
 /// group: each rank holds a consecutive piece of every sequence, the first ones a row more where
-/// the length is no multiple.
+/// the length is no multiple. Where sequences are not equally long, all tokens count as one.
 class RowSplit {
  public:
   /// One rank, which holds all rows.
