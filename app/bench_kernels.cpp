@@ -90,7 +90,7 @@ class KernelBench {
         numbers<Storage>(1.0, T_, G, K), numbers<Storage>(1.0, T_, G, K),
         numbers<Storage>(1.0, T_, H, V), numbers<Real>(1.0, T_, H), numbers<Real>(1.0, T_, H)};
     const auto work = with_memory([&](Arena& arena) {
-      return reserve_delta_rule_work<Real>(arena, {G, H, K, V, c.chunk}, shape_);
+      return reserve_delta_rule_work<Storage>(arena, {G, H, K, V, c.chunk}, shape_);
     });
     const double macs = 4.0 * T_ * H * K * V;
     const double bytes = size * T_ * (2.0 * G * K + 2.0 * H * V) + 2.0 * sizeof(Real) * T_ * H;
@@ -124,7 +124,7 @@ class KernelBench {
                                               numbers<Storage>(1.0, T_, G, W),
                                               numbers<Storage>(1.0, T_, G, W)};
     const auto work = with_memory([&](Arena& arena) {
-      return reserve_attention_work<Real>(arena, {H, G, W}, tiles, shape_);
+      return reserve_attention_work<Storage>(arena, {H, G, W}, tiles, shape_);
     });
     const double macs = 0.5 * T_ * sequence_ * H * W;
     const double bytes = size * T_ * W * (2.0 * H + 2.0 * G);

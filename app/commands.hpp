@@ -21,6 +21,7 @@ struct TrainOptions {
 struct PlanOptions {
   std::string deck;
   std::vector<std::string> overrides;
+  int ranks = 0;  // of a job that need not be there; 0: what the deck says
 };
 
 struct GenerateOptions {
@@ -43,8 +44,8 @@ struct CompareOptions {
   std::string precision = "float";
   int chunk = 64;
   // What is judged in bf16 with the experts of the file; see Bf16Bounds::replayed.
-  double divergence = 2.5e-3;
-  double loss = 2e-2;
+  double divergence = 4e-2;
+  double loss = 7e-2;
   double cosine = 0.975;
 };
 

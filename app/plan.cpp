@@ -92,7 +92,9 @@ std::string flop_table(const RunConfig& config) {
 }  // namespace
 
 Status plan(const PlanOptions& options) {
-  const RunConfig config = read_run_config(Deck::read(options.deck, options.overrides));
+  const RunConfig config =
+      read_run_config(Deck::read(options.deck, options.overrides),
+                      options.ranks > 0 ? std::optional<int>(options.ranks) : std::nullopt);
   const Pieces documents = documents_of(config);
   const ModelPlan plan = plan_model(config, documents.in_a_sequence);
   std::string text = fmt::format(

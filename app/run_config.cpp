@@ -190,17 +190,58 @@ OptimizerSettings read_optimizer(const Section& deck, std::int64_t run_steps) {
   return optimizer;
 }
 
-Degrees read_degrees(const Section& deck, const ModelConfig& model, int sequence) {
+// "1, 2, 4": what divides n.
+std::string divisors(int n) {
+  std::string text;
+  for (int d = 1; d <= n; ++d) {
+    if (n % d == 0) {
+      text += fmt::format("{}{}", d == 1 ? "" : ", ", d);
+    }
+  }
+  return text;
+}
+
+Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSettings& data,
+                     std::optional<int> ranks) {
   Degrees degrees;
   degrees.tensor = deck.get("tensor", 1);
-  check_tensor_degree(deck, degrees.tensor, model, sequence);
+  check_tensor_degree(deck, degrees.tensor, model, data.sequence);
+  deck.check(!ranks || *ranks % degrees.tensor == 0, "tensor",
+             fmt::format("the job has {} ranks, which is no multiple of it", ranks.value_or(1)));
+  const int data_ranks = ranks.value_or(degrees.tensor) / degrees.tensor;
   for (auto& [key, degree] : {std::pair{"context", &degrees.context},
                               {"pipeline", &degrees.pipeline},
                               {"expert", &degrees.expert}}) {
     *degree = deck.get(key, 1);
-    deck.check(*degree == 1, key, "must be 1: this version does not divide by it");
+    deck.check(*degree == 1, key, "must be 1: this version divides by tensor and data ranks");
   }
+  degrees.data = deck.get("data", 0);
+  deck.check(degrees.data >= 0, "data", "must not be negative; 0: all ranks of the job");
+  deck.check(!ranks || degrees.data == 0 || degrees.data == data_ranks, "data",
+             degrees.tensor == 1
+                 ? fmt::format("the job has {} ranks; data must be that, or 0", ranks.value_or(1))
+                 : fmt::format("the job has {} ranks for tensor = {}; data must be {}, or 0",
+                               ranks.value_or(1), degrees.tensor, data_ranks));
+  if (degrees.data == 0) {
+    degrees.data = data_ranks;
+  }
+  deck.check(
+      data.microbatches() % degrees.data == 0, "data",
+      fmt::format("{} data ranks cannot share the {} microbatches of a step (data.batch {} / "
+                  "data.microbatch {}) evenly; these can: {}",
+                  degrees.data, data.microbatches(), data.batch, data.microbatch,
+                  divisors(data.microbatches())));
+  const int zero = deck.get("zero", 1);
+  deck.check(zero == 1, "zero",
+             "must be 1: data ranks share what the optimizer holds, and only that");
   return degrees;
+}
+
+std::optional<bool> read_device_messages(const Section& deck) {
+  using Choice = std::optional<bool>;
+  return deck.choose<Choice>(
+      "device_messages",
+      {{"detect", Choice{}}, {"straight", Choice{true}}, {"staged", Choice{false}}}, Choice{});
 }
 
 OutputSettings read_output(const Section& deck, const std::string& run_name) {
@@ -287,7 +328,7 @@ std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
 
 }  // namespace
 
-RunConfig read_run_config(const Deck& deck) {
+RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   RunConfig config;
   const Section run = deck.section("run"), model = deck.section("model");
   config.run = read_run(run);
@@ -298,7 +339,9 @@ RunConfig read_run_config(const Deck& deck) {
   config.mtp_loss = read_mtp_loss(model, config.model.mtp_modules);
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
-  config.degrees = read_degrees(deck.section("parallel"), config.model, config.data.sequence);
+  const Section parallel = deck.section("parallel");
+  config.degrees = read_degrees(parallel, config.model, config.data, ranks);
+  config.device_messages = read_device_messages(parallel);
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
   return config;

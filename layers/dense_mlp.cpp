@@ -62,8 +62,8 @@ void DenseMlp<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>
   work.rows.sum(exec, y);
 }
 
-// The factors of all rows; without factors, none. A rank without rows has factors, of which there are
-// none, and takes part.
+// The factors of all rows; without factors, none. A rank without rows has factors, of which there
+// are none, and takes part.
 template <class Storage>
 Tensor<const Accum<Storage>, 1> DenseMlp<Storage>::all_factors(const Exec& exec,
                                                                const Tensor<const Real, 1>& mine,

@@ -110,7 +110,8 @@ typename GatedAttention<Storage>::Work GatedAttention<Storage>::reserve_work(
   work.dvalue = arena.reserve<Storage, 3>("dvalue", T, G_, W);
   work.delta = arena.reserve<Real, 2>("delta", T, H_);
   work.partial = arena.reserve<Real, 2>("head_norm_partial", head_norm_blocks(T), W);
-  work.attention = reserve_attention_work<Real>(arena, {H_, G_, W}, AttentionTiles::usual(), shape);
+  work.attention =
+      reserve_attention_work<Storage>(arena, {H_, G_, W}, AttentionTiles::usual(), shape);
   return work;
 }
 

@@ -103,7 +103,7 @@ typename GatedDeltaNet<Storage>::Work GatedDeltaNet<Storage>::reserve_work(
   work.norm = norm_.reserve_work(arena, T);
   work.gates = reserve_delta_gates_work<Real>(arena, T, H);
   work.rule =
-      reserve_delta_rule_work<Real>(arena, {G, H, layout_.K, layout_.V, config_.chunk}, shape);
+      reserve_delta_rule_work<Storage>(arena, {G, H, layout_.K, layout_.V, config_.chunk}, shape);
   return work;
 }
 

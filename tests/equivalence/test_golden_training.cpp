@@ -75,7 +75,7 @@ class GoldenTraining : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenTraining, TwentyStepsFollowTransformers) {
   const fs::path folder = write_deck(GetParam());
-  ASSERT_EQ(train({.deck = (folder / "deck.yaml").string(), .overrides = {}}, Communicator()),
+  ASSERT_EQ(train({.deck = (folder / "deck.yaml").string(), .overrides = {}}, Communicator{}),
             Status::done);
   const Json golden = Json::read(shared() + "/golden/training.json");
   std::ifstream metrics(folder / "run" / "metrics.jsonl");

@@ -94,6 +94,17 @@ TEST_P(RunConfigRefuses, WithTheReason) {
   }
 }
 
+TEST(RunConfig, DataRanksAreTheRanksOfTheJob) {
+  const Deck deck = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2"});
+  EXPECT_EQ(read_run_config(deck).degrees.data, 1);
+  EXPECT_EQ(read_run_config(deck, 4).degrees.data, 4);
+  EXPECT_EQ(read_run_config(deck, 4).microbatches_of_rank(), 1);
+  const Deck two = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2", "parallel.data=2"});
+  EXPECT_EQ(read_run_config(two).degrees.data, 2) << "without a job: for plan and generate";
+  EXPECT_THROW(read_run_config(two, 4), InputError);
+  EXPECT_THROW(read_run_config(deck, 8), InputError);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Run, RunConfigRefuses,
     testing::Values(Refused{{"run.name=a/b"}, "run.name = a/b: must be a word without a slash"},
@@ -129,7 +140,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"model.delta_net.value_heads=5"}, "must be a multiple of key_heads, 2"},
         Refused{{"model.delta_net.key_width=0"}, "must be positive"},
         Refused{{"model.delta_net.conv_taps=1"}, "must be at least 2"},
-        Refused{{"model.delta_net.chunk=20"}, "must be a multiple of 16 from 16 to 128"},
+        Refused{{"model.delta_net.chunk=20"}, "must be 16, 32, 48 or 64"},
+        Refused{{"model.delta_net.chunk=80"}, "must be 16, 32, 48 or 64"},
         Refused{{"model.experts.per_token=9"}, "must be at most count, 8"},
         Refused{{"model.experts.count=0"}, "must be positive"},
         Refused{{"model.experts.shared_width=-1"}, "must not be negative"},
@@ -201,14 +213,22 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(
-        Refused{{"parallel.context=2"}, "must be 1"}, Refused{{"parallel.pipeline=2"}, "must be 1"},
-        Refused{{"parallel.expert=2"}, "must be 1"}, Refused{{"output.folder="}, "output.folder"},
-        Refused{{"output.log_every=0"}, "must be positive"},
-        Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
-        Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
-        Refused{{"output.keep=0"}, "must be positive"},
-        Refused{{"output.resume=nowhere.h5"}, "is neither latest nor never nor a checkpoint"}));
+    testing::Values(Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.expert=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.data=-1"}, "must not be negative"},
+                    Refused{{"parallel.data=3", "data.microbatch=2"},
+                            "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
+                            "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
+                    Refused{{"parallel.zero=2"}, "must be 1"},
+                    Refused{{"parallel.device_messages=maybe"}, "maybe"},
+                    Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
+                    Refused{{"output.log_every=0"}, "must be positive"},
+                    Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
+                    Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
+                    Refused{{"output.keep=0"}, "must be positive"},
+                    Refused{{"output.resume=nowhere.h5"},
+                            "is neither latest nor never nor a checkpoint"}));
 
 }  // namespace
 }  // namespace qnext
