@@ -150,9 +150,20 @@ void ParameterTable::lay_out(bool with_gradients) {
   }
 }
 
+// A fill by bytes is not made into vectors: by numbers it is several times as fast.
 void ParameterTable::zero_gradients(const Exec& exec) const {
+  const auto zero = [&]<class Real>(const Group& group, Real) {
+    Kokkos::deep_copy(exec,
+                      Tensor<Real, 1>(reinterpret_cast<Real*>(group.gradients.data()),
+                                      group.gradients.extent(0) / sizeof(Real)),
+                      Real(0));
+  };
   for (const Group& group : groups_) {
-    Kokkos::deep_copy(exec, group.gradients, std::byte{0});
+    if (accum_of(group.type) == DataType::float64) {
+      zero(group, 0.0);
+    } else {
+      zero(group, 0.0f);
+    }
   }
 }
 

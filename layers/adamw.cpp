@@ -29,6 +29,8 @@ struct SquareSums {
 };
 
 // Storage is the type of the parameter; where it is its own master, master points at the parameter.
+// A team takes a block of one tensor: its loop is one that compilers turn into vectors also where
+// the parameter is narrower than its master.
 template <class Storage>
 struct Update {
   using Real = Accum<Storage>;
@@ -38,9 +40,17 @@ struct Update {
   Real* first;
   Real* second;
   const Real* gradient;
+  std::int64_t count;
   Real scale, beta1, beta2, epsilon, decay, rate, second_correction;
 
-  KOKKOS_FUNCTION void operator()(const std::int64_t i) const {
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const std::int64_t begin = std::int64_t{team.league_rank()} * Shards::block;
+    const std::int64_t left = count - begin;
+    for_each_in(team, static_cast<int>(left < Shards::block ? left : Shards::block),
+                [&](const int i) { update(begin + i); });
+  }
+
+  KOKKOS_FORCEINLINE_FUNCTION void update(const std::int64_t i) const {
     const Real g = gradient[i] * scale;
     const Real m = beta1 * first[i] + (Real(1) - beta1) * g;
     const Real v = beta2 * second[i] + (Real(1) - beta2) * g * g;
@@ -203,6 +213,7 @@ void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step
   kernel.first = at<Real>(buffers.first_moment, local);
   kernel.second = at<Real>(buffers.second_moment, local);
   kernel.gradient = at<const Real>(group.gradients, range.begin);
+  kernel.count = range.elements();
   kernel.scale = static_cast<Real>(scale);
   kernel.beta1 = static_cast<Real>(config_.beta1);
   kernel.beta2 = static_cast<Real>(config_.beta2);
@@ -211,10 +222,8 @@ void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step
   const auto n = static_cast<double>(step);
   kernel.rate = static_cast<Real>(learning_rate / (1.0 - std::pow(config_.beta1, n)));
   kernel.second_correction = static_cast<Real>(std::sqrt(1.0 - std::pow(config_.beta2, n)));
-  Kokkos::parallel_for(
-      "adamw::update",
-      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, range.elements()),
-      kernel);
+  const auto blocks = static_cast<int>((kernel.count + Shards::block - 1) / Shards::block);
+  Kokkos::parallel_for("adamw::update", row_policy(exec, blocks), kernel);
 }
 
 void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,

@@ -4,7 +4,7 @@
 # documents, dropout, two microbatches a rank at least, evaluation, and a balance loss of each kind.
 . "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
 
-# both NAME OVERRIDES ...: runs NAME_1, NAME_2 and NAME_4 and compares them.
+# same_on_ranks NAME OVERRIDES ...: runs NAME_1, NAME_2 and NAME_4 and compares them.
 same_on_ranks() {
   local name=$1
   shift
@@ -24,7 +24,7 @@ same_on_ranks() {
   done
 }
 
-same_on_ranks global run.precision=bf16
+same_on_ranks global run.precision=bf16 --profile
 same_on_ranks layer 'model.experts.balance_loss={form: megatron, scope: microbatch, coefficient: 0.01}' \
   data.microbatch=1 model.experts.router_z_loss=0.001
 same_on_ranks all_layers 'model.experts.balance_loss={form: huggingface, coefficient: 0.01}' data.pack=false
@@ -34,5 +34,7 @@ same_on_ranks sequence 'model.experts.balance_loss={form: megatron, scope: seque
 # Twelve microbatches: no power of two, but each rank has as many.
 same_on_ranks twelve data.batch=12 data.microbatch=1
 
+grep -q "^messages of this rank .* bytes$" global_4.out || fail "the profile has no messages"
+grep -Eq "^exchange +[0-9]+ +[1-9][0-9]+$" global_4.out || fail "nothing was exchanged"
 grep -q '"evaluation_loss"' global_4/metrics.jsonl || fail "there was no evaluation"
 grep -q '"dropped_share": 0\.0*[1-9]' sequence_4/metrics.jsonl || fail "no capacity dropped anything"

@@ -63,6 +63,18 @@ cp cut.h5 small/checkpoints/step_8.h5
 expect_status 0 tiny run.steps=4 output.folder=small
 expect_text "refused small/checkpoints/step_8.h5"
 
+# Past a file size that only root may raise again: the step is lost, the program ends in order.
+limited() (
+  ulimit -f $((($(stat -c %s small/checkpoints/step_4.h5) - 8192) / 1024))
+  tiny output.folder=small
+)
+expect_status 3 limited
+expect_text "step_8.h5.part: "
+expect_text "File too large"
+ls small/checkpoints/*.part 2>/dev/null && fail "a file that was given up is still there"
+expect_status 0 "$QNEXT" info small
+expect_text "step=4"
+
 expect_status 2 "$QNEXT" info nowhere
 expect_text "there is no such file or folder"
 expect_status 2 "$QNEXT" info small/deck.yaml

@@ -13,7 +13,7 @@ evaluated() {
 expect_status 0 tiny output.folder=first 'data.evaluate={last_fraction: 0.001, every: 0}'
 expect_status 0 tiny output.folder=untrained "${no_step[@]}"
 [ "$(evaluated first)" != "$(evaluated untrained)" ] || fail "training changed nothing"
-for from in first first/checkpoints/step_12.h5; do
+for from in first first/checkpoints/step_12.h5 first/checkpoints/best.h5; do
   rm -rf second
   expect_status 0 tiny output.folder=second model.init=$from "${no_step[@]}"
   expect_text "start=$from"
