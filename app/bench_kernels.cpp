@@ -274,7 +274,7 @@ class KernelBench {
                dh = numbers<Storage>(1.0, T_, model_.width);
     const Tensor<int, 1> labels("labels", T_);
     const Tensor<double, 0> sum("sum");
-    const auto work = with_memory([&](Arena& arena) { return head.reserve_work(arena, T_); });
+    const auto work = with_memory([&](Arena& arena) { return head.reserve_work(arena, shape_); });
     add("head and loss, both", 6.0 * T_ * model_.width * model_.vocabulary, 0.0,
         [&] { head.forward_backward(Exec{}, h, labels, 1.0 / T_, sum, dh, Write::replace, work); });
     AdamW optimizer(AdamWConfig{}, table);

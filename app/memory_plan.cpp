@@ -4,6 +4,7 @@
 #include "app/activations.hpp"
 #include "app/precision.hpp"
 #include "core/matmul.hpp"
+#include "parallel/replica_sum.hpp"
 #include "parallel/shards.hpp"
 #include "parallel/tree_sum.hpp"
 
@@ -60,7 +61,8 @@ ParameterBytes parameter_bytes(const ParameterTable& table, int data_ranks) {
 template <class Storage>
 ModelPlan plan_of(const RunConfig& config, int documents) {
   ParameterTable table;
-  const Model<Storage> model(config.model, ProcessGrid{config.degrees}, table);
+  const ProcessGrid grid{config.degrees};
+  const Model<Storage> model(config.model, grid, table);
   Arena measure;
   Activations<Storage>::reserve(model, measure, config.shape(documents));
 
@@ -80,6 +82,7 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
                        {"parts of gradients from other ranks",
                         TreeSum::workspace_bytes(data_ranks, bytes.largest_part)},
                        {"activations", measure.peak()},
+                       {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
                        {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   plan.memory.activations = by_name(measure.at_peak());
   return plan;

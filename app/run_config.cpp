@@ -4,6 +4,7 @@
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
 #include "app/model_section.hpp"
+#include "app/tensor_degree.hpp"
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
 
@@ -200,22 +201,29 @@ std::string divisors(int n) {
   return text;
 }
 
-Degrees read_degrees(const Section& deck, const DataSettings& data, std::optional<int> ranks) {
+Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSettings& data,
+                     std::optional<int> ranks) {
   Degrees degrees;
-  for (auto& [key, degree] : {std::pair{"tensor", &degrees.tensor},
-                              {"context", &degrees.context},
+  degrees.tensor = deck.get("tensor", 1);
+  check_tensor_degree(deck, degrees.tensor, model, data.sequence);
+  deck.check(!ranks || *ranks % degrees.tensor == 0, "tensor",
+             fmt::format("the job has {} ranks, which is no multiple of it", ranks.value_or(1)));
+  const int data_ranks = ranks.value_or(degrees.tensor) / degrees.tensor;
+  for (auto& [key, degree] : {std::pair{"context", &degrees.context},
                               {"pipeline", &degrees.pipeline},
                               {"expert", &degrees.expert}}) {
     *degree = deck.get(key, 1);
-    deck.check(*degree == 1, key,
-               "must be 1: of the five degrees this version splits one, data, into more");
+    deck.check(*degree == 1, key, "must be 1: this version divides by tensor and data ranks");
   }
   degrees.data = deck.get("data", 0);
   deck.check(degrees.data >= 0, "data", "must not be negative; 0: all ranks of the job");
-  deck.check(!ranks || degrees.data == 0 || degrees.data == *ranks, "data",
-             fmt::format("the job has {} ranks; data must be that, or 0", ranks.value_or(1)));
+  deck.check(!ranks || degrees.data == 0 || degrees.data == data_ranks, "data",
+             degrees.tensor == 1
+                 ? fmt::format("the job has {} ranks; data must be that, or 0", ranks.value_or(1))
+                 : fmt::format("the job has {} ranks for tensor = {}; data must be {}, or 0",
+                               ranks.value_or(1), degrees.tensor, data_ranks));
   if (degrees.data == 0) {
-    degrees.data = ranks.value_or(1);
+    degrees.data = data_ranks;
   }
   deck.check(
       data.microbatches() % degrees.data == 0, "data",
@@ -332,7 +340,7 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
   const Section parallel = deck.section("parallel");
-  config.degrees = read_degrees(parallel, config.data, ranks);
+  config.degrees = read_degrees(parallel, config.model, config.data, ranks);
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");

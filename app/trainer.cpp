@@ -271,8 +271,8 @@ void Trainer<Storage>::checkpoint(const char* why) {
     content.resolved_deck = deck_.resolved();
     content.records.insert_or_assign("program",
                                      program_record(exec_.concurrency(), processor_features()));
-    const std::string path =
-        checkpoints_.write(content, trained_.table, optimizer_families(optimizer_), grid_.world);
+    const std::string path = checkpoints_.write(
+        content, trained_.table, optimizer_families(optimizer_), grid_.world, grid_.tensor);
     log_.line(fmt::format("checkpoint={} why={}", path, why));
     last_checkpoint_ = state_.step;
   }

@@ -41,6 +41,7 @@ TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& 
       memory_(model, largest),
       gradient_sum_(table, config.run.gradient_order, config.microbatches_of_rank()),
       rank_sum_(grid.data.ranks(), largest_part_bytes(optimizer)),
+      replica_sum_(grid, table),
       load_(config.model),
       sums_(LossSums::make()),
       losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {}
@@ -84,6 +85,7 @@ void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
     accum_of(group.type) == DataType::float64
         ? rank_sum_.sum_parts<double>(exec, gradients_of<double>(group), shards)
         : rank_sum_.sum_parts<float>(exec, gradients_of<float>(group), shards);
+    replica_sum_.sum(exec, g, shards.begin(), shards.end());
   }
   grid_.data.sum_whole(model_.balance_loss().step_counts());
 }

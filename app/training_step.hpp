@@ -10,6 +10,7 @@
 #include "layers/adamw.hpp"
 #include "layers/model.hpp"
 #include "parallel/process_grid.hpp"
+#include "parallel/replica_sum.hpp"
 #include "parallel/tree_sum.hpp"
 
 #include <cstdint>
@@ -59,6 +60,7 @@ class TrainingStep {
   ActivationMemory<Storage> memory_;
   GradientSum gradient_sum_;
   TreeSum rank_sum_;
+  ReplicaSum replica_sum_;
   ExpertLoadCounter load_;
   LossSums sums_;
   Tensor<double, 2> losses_;  // (microbatches of this rank, 3)  cross entropy, MTP, balance

@@ -3,6 +3,7 @@
 
 #include "core/fence.hpp"
 #include "core/version.hpp"
+#include "io/boxes.hpp"
 #include "io/checkpoint_block.hpp"
 #include "io/hash.hpp"
 #include "io/hdf5_file.hpp"
@@ -195,11 +196,42 @@ const std::byte* collect(const FileTensor& tensor, const Piece& piece, Stage& st
   return bytes.data();
 }
 
-/// The other ranks' side of it.
-void hand_over(const std::vector<FileTensor>& tensors) {
+/// The elements of this rank's boxes, in their order, from all data ranks.
+std::vector<std::byte> collect_boxes(const FileTensor& tensor, Stage& stage) {
+  std::vector<std::byte> all, collected;
+  for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
+    const std::int64_t bytes = piece.elements * size_of(tensor.type);
+    const std::byte* const from = tensor.shards ? collect(tensor, piece, stage, collected)
+                                                : stage.to_host(tensor.at(piece.begin), bytes);
+    all.insert(all.end(), from, from + bytes);
+  }
+  return all;
+}
+
+/// The global tensor from the boxes of all tensor ranks, in memory of the host. The first asks.
+std::vector<std::byte> collect_divided(const FileTensor& tensor, const Communicator& ranks,
+                                       Stage& stage) {
+  const Shard& shard = *tensor.shard;
+  const int size = size_of(tensor.type);
+  std::vector<std::byte> whole(shard.global_elements() * size);
+  place_boxes(shard, size, collect_boxes(tensor, stage).data(), whole.data());
+  for (int r = 1; r < ranks.ranks(); ++r) {
+    receive_boxes(ranks, r, shard, size, whole.data());
+  }
+  return whole;
+}
+
+/// The other ranks' side of it. What tensor ranks hold alike comes from those of the first of them;
+/// `leads`: this rank has the numbers of its tensor place together and sends them on.
+void hand_over(const std::vector<FileTensor>& tensors, const Communicator& ranks, bool leads) {
   Stage stage;
   for (const FileTensor& tensor : tensors) {
-    if (tensor.shards == nullptr) {
+    const bool whole = is_whole(*tensor.shard);
+    if (leads && !whole) {
+      auto bytes = collect_boxes(tensor, stage);
+      send_boxes(ranks, 0, *tensor.shard, bytes);
+    }
+    if (leads || tensor.shards == nullptr || (whole && ranks.rank() > 0)) {
       continue;
     }
     for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
@@ -213,15 +245,23 @@ void hand_over(const std::vector<FileTensor>& tensors) {
   }
 }
 
-CheckpointBlock::Range write_tensor(Hdf5File& file, const FileTensor& tensor, Stage& stage) {
-  require(is_whole(*tensor.shard), tensor.dataset + ": one rank writes whole tensors");
-  file.create_dataset(tensor.dataset, element_type_of(tensor.type), global_extents(*tensor.shard));
+CheckpointBlock::Range write_tensor(Hdf5File& file, const FileTensor& tensor,
+                                    const Communicator& ranks, Stage& stage) {
+  const bool divided = !is_whole(*tensor.shard);
+  require(!divided || ranks.ranks() > 1,
+          tensor.dataset + ": one rank writes whole tensors, several those that they divide");
+  const Extents extents = global_extents(*tensor.shard);
+  file.create_dataset(tensor.dataset, element_type_of(tensor.type), extents);
   Hash hash;
   std::vector<std::byte> collected;
-  for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
+  if (divided) {
+    collected = collect_divided(tensor, ranks, stage);
+  }
+  for (const Piece& piece : pieces_of(Shard::whole(extents), tensor.type)) {
     const std::int64_t bytes = piece.elements * size_of(tensor.type);
-    const std::byte* const from = tensor.shards ? collect(tensor, piece, stage, collected)
-                                                : stage.to_host(tensor.at(piece.begin), bytes);
+    const std::byte* const from = divided ? collected.data() + piece.begin * size_of(tensor.type)
+                                  : tensor.shards ? collect(tensor, piece, stage, collected)
+                                                  : stage.to_host(tensor.at(piece.begin), bytes);
     file.write_box(tensor.dataset, tensor.type, piece.offset, piece.extent, from);
     hash.add(from, bytes);
   }
@@ -273,7 +313,7 @@ void expect_room(const std::string& part, const std::vector<FileTensor>& tensors
 }
 
 void write_part(const std::string& part, const CheckpointContent& content,
-                const std::vector<FileTensor>& tensors) {
+                const std::vector<FileTensor>& tensors, const Communicator& ranks) {
   expect_room(part, tensors);
   CheckpointBlock block{content.step, 0, {}};
   const auto count = static_cast<std::int64_t>(tensors.size());
@@ -281,7 +321,7 @@ void write_part(const std::string& part, const CheckpointContent& content,
   write_content(file, content);
   Stage stage;
   for (const FileTensor& tensor : tensors) {
-    block.tensors.push_back(write_tensor(file, tensor, stage));
+    block.tensors.push_back(write_tensor(file, tensor, ranks, stage));
   }
   file.close();
   seal_checkpoint(part, block);
@@ -474,15 +514,15 @@ Record program_record(int threads, const std::string& processor_features) {
 
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
                       const ParameterTable& table, const std::vector<TensorFamily>& families,
-                      const Communicator& world) {
+                      const Communicator& world, const Communicator& tensor) {
   fence(Exec{}, "checkpoint: the tensors are written to a file");
   if (!world.first()) {
-    hand_over(tensors_of(table, families));
+    hand_over(tensors_of(table, families), tensor, world.rank() < tensor.ranks());
     return;
   }
   const std::string part = path + ".part";
   try {
-    write_part(part, content, tensors_of(table, families));
+    write_part(part, content, tensors_of(table, families), tensor);
     replace_file(part, path);
   } catch (...) {
     remove_part(part);

@@ -103,7 +103,7 @@ void visit_values(const ParameterTable::Group& group, const Visit& visit) {
 }  // namespace
 
 AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid)
-    : config_(config), table_(table), shards_(make_shards(table, grid)) {
+    : config_(config), table_(table), tensor_(grid.tensor), shards_(make_shards(table, grid)) {
   for (std::size_t g = 0; g < shards_.size(); ++g) {
     const auto& group = table.groups()[g];
     const DataType type = accum_of(group.type);
@@ -163,13 +163,22 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
     shards_[g].over.all_gather_parts(sums_[g], shards_[g].block_borders);
     host.push_back(Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sums_[g]));
   }
-  GradientNorms norms;
-  double total = 0.0;
+  std::vector<double> mine;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
-    const std::int64_t blocks = rows[i].alias_of.empty() ? blocks_of(rows[i]) : 0;
+    const std::int64_t blocks = rows[i].alias_of.empty() && rows[i].owner ? blocks_of(rows[i]) : 0;
     for (std::int64_t block = 0; block < blocks; ++block) {
       square += host[rows[i].group](first_block_[i] + block);
+    }
+    mine.push_back(square);
+  }
+  GradientNorms norms;
+  double total = 0.0;
+  const auto of_ranks = tensor_.all_gather(mine);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    double square = 0.0;
+    for (std::size_t part = i; part < of_ranks.size(); part += rows.size()) {
+      square += of_ranks[part];
     }
     norms.squares.push_back(square);
     if (!std::isfinite(square) && norms.first_bad.empty()) {

@@ -4,7 +4,9 @@
 #include "core/parameter.hpp"
 #include "parallel/communicator.hpp"
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace qnext {
 
@@ -31,7 +33,8 @@ struct ProcessGrid {
   Degrees degrees;
   Degrees place{0, 0, 0, 0, 0};
   Communicator world;
-  Communicator data;  // the ranks that hold the same weights and take other sequences
+  Communicator data;    // the ranks that hold the same weights and take other sequences
+  Communicator tensor;  // the ranks that hold other parts of the same layers
 
   ProcessGrid() = default;
 
@@ -40,6 +43,20 @@ struct ProcessGrid {
 
   /// Degrees alone, for arithmetic where there are no such ranks: a plan.
   explicit ProcessGrid(const Degrees& degrees) : degrees(degrees) {}
+
+  /// What this rank holds of a weight that tensor ranks divide along an axis, where `replicas`
+  /// neighbours hold the same.
+  Shard tensor_part(const std::vector<std::int64_t>& extents, int axis, int replicas = 1) const {
+    return Shard::part(extents, axis, place.tensor / replicas, degrees.tensor / replicas);
+  }
+
+  /// The same where the first axis is made of blocks that are divided each: a box of each block.
+  Shard tensor_parts(const std::vector<std::int64_t>& blocks,
+                     const std::vector<std::int64_t>& other_extents) const;
+
+  /// A parameter of which `replicas` neighbours among the tensor ranks hold the same, 0: all of
+  /// them, and see different rows or heads. The first of them counts it.
+  Parameter replicated(Parameter parameter, int replicas = 0) const;
 
   /// The ranks over which such gradients are summed.
   const Communicator& over(ReduceOver) const { return data; }

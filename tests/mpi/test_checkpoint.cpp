@@ -109,5 +109,80 @@ TEST(Checkpoint, EachRankReadsItsPart) {
   }
 }
 
+// Tensors that tensor ranks divide in every way, none of them evenly.
+struct DividedModel {
+  ParameterTable table;
+  Weight<float, 2> rows, columns;
+  Weight<float, 3> channels;
+  Weight<float, 1> norm;
+  std::vector<Shards> shards;
+
+  explicit DividedModel(const ProcessGrid& grid) {
+    const Init init = Init::normal(1.0);
+    table.add({.name = "rows", .shard = grid.tensor_part({1100, 1501}, 0), .init = init}, rows);
+    table.add({.name = "columns", .shard = grid.tensor_part({37, 41}, 1), .init = init}, columns);
+    table.add({.name = "channels", .shard = grid.tensor_parts({14, 14, 9}, {1, 3}), .init = init},
+              channels);
+    table.add(grid.replicated({.name = "norm", .shard = Shard::whole({77}), .init = init}), norm);
+    table.lay_out();
+    shards = make_shards(table, grid);
+  }
+
+  // The part of this rank of a copy of the parameters.
+  TensorFamily moment() const {
+    TensorFamily family{"moment", {}};
+    for (std::size_t g = 0; g < shards.size(); ++g) {
+      const Tensor<std::byte, 1> bytes("moment", shards[g].elements() * sizeof(float));
+      Kokkos::deep_copy(bytes, Tensor<std::byte, 1>(table.groups()[g].values.data() +
+                                                        shards[g].begin() * sizeof(float),
+                                                    bytes.extent(0)));
+      family.buffers.push_back({DataType::float32, bytes, &shards[g]});
+    }
+    return family;
+  }
+};
+
+ProcessGrid tensor_grid() {
+  const int data = world().ranks() % 2 == 0 ? 2 : 1;
+  return ProcessGrid(Degrees{.tensor = world().ranks() / data, .data = data}, world());
+}
+
+TEST(Checkpoint, OfTensorRanksHasTheBytesOfOne) {
+  const SharedFolder folder;
+  const ProcessGrid grid = tensor_grid();
+  DividedModel model(grid), alone(ProcessGrid{});
+  initialise(model.table, 5);
+  initialise(alone.table, 5);
+  const std::string many = folder.path + "/many.h5", one = folder.path + "/one.h5";
+  write_checkpoint(many, content(), model.table, {model.moment()}, world(), grid.tensor);
+  if (world().first()) {
+    write_checkpoint(one, content(), alone.table, {alone.moment()});
+    EXPECT_EQ(test::bytes_of(many), test::bytes_of(one));
+  }
+}
+
+TEST(Checkpoint, TensorRanksReadTheirParts) {
+  const SharedFolder folder;
+  const ProcessGrid grid = tensor_grid();
+  DividedModel wanted(grid), found(grid), alone(ProcessGrid{});
+  initialise(wanted.table, 5);
+  initialise(alone.table, 5);
+  const std::string path = folder.path + "/one.h5";
+  if (world().first()) {
+    write_checkpoint(path, content(), alone.table, {alone.moment()});
+  }
+  world().barrier();
+  const TensorFamily moment = found.moment(), wanted_moment = wanted.moment();
+  read_checkpoint_tensors(path, found.table, {moment});
+  for (std::size_t g = 0; g < moment.buffers.size(); ++g) {
+    const auto numbers = [](const Tensor<std::byte, 1>& bytes) {
+      return test::to_host(Tensor<float, 1>(reinterpret_cast<float*>(bytes.data()),
+                                            bytes.extent(0) / sizeof(float)));
+    };
+    EXPECT_EQ(numbers(found.table.groups()[g].values), numbers(wanted.table.groups()[g].values));
+    EXPECT_EQ(numbers(moment.buffers[g].memory), numbers(wanted_moment.buffers[g].memory));
+  }
+}
+
 }  // namespace
 }  // namespace qnext

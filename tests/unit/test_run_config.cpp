@@ -60,6 +60,7 @@ TEST(RunConfig, FormsOfAKey) {
   EXPECT_EQ(read({"output.checkpoint_every={minutes: 30}"}).output.checkpoint_minutes, 30.0);
   EXPECT_EQ(read({"data.train=[{path: a, weight: 3}, {path: b}]"}).data.train[0].weight, 3.0);
   EXPECT_EQ(read({"data.evaluate={path: c, every: 5}"}).data.evaluate[0].path, "c");
+  EXPECT_EQ(read({"parallel.tensor=2"}).degrees.tensor, 2);
 }
 
 TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
@@ -191,11 +192,30 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"optimizer.spike.window=0"}, "must be positive"}));
 
 INSTANTIATE_TEST_SUITE_P(
+    Tensor, RunConfigRefuses,
+    testing::Values(
+        Refused{{"parallel.tensor=0"}, "must be positive"},
+        Refused{{"parallel.tensor=3"},
+                "attention.heads, 4, is no multiple of it; what divides this model: "
+                "1, 2"},
+        Refused{{"parallel.tensor=4"}, "delta_net.key_heads, 2, is no multiple of it"},
+        Refused{
+            {"parallel.tensor=2", "model.attention.heads=12", "model.attention.key_value_heads=3"},
+            "attention.key_value_heads, 3, is no multiple and no divisor of it"},
+        Refused{{"parallel.tensor=2", "model.experts.capacity={rule: position, factor: 1.5}"},
+                "experts.capacity is not dropless"},
+        Refused{{"parallel.tensor=2", "model.vocabulary=1"}, "model.vocabulary, 1, is less"},
+        Refused{{"parallel.tensor=2", "model.dense_layers=[1]", "model.dense_width=1"},
+                "dense_width, 1, is less"},
+        Refused{{"parallel.tensor=2", "model.experts.shared_width=1"},
+                "experts.shared_width, 1, is less"},
+        Refused{{"parallel.tensor=2", "data.sequence=1"}, "data.sequence, 1, is less"}));
+
+INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.tensor=2"}, "this version splits one, data"},
-                    Refused{{"parallel.context=2"}, "this version splits one, data"},
-                    Refused{{"parallel.pipeline=2"}, "this version splits one, data"},
-                    Refused{{"parallel.expert=2"}, "this version splits one, data"},
+    testing::Values(Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.expert=2"}, "must be 1: this version divides by"},
                     Refused{{"parallel.data=-1"}, "must not be negative"},
                     Refused{{"parallel.data=3", "data.microbatch=2"},
                             "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
