@@ -342,6 +342,8 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   const Section parallel = deck.section("parallel");
   config.degrees = read_degrees(parallel, config.model, config.data, ranks);
   config.device_messages = read_device_messages(parallel);
+  config.watchdog = parallel.get("watchdog", 10.0);
+  parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
   return config;

@@ -90,6 +90,7 @@ struct RunConfig {
   DataSettings data;
   OptimizerSettings optimizer;
   Degrees degrees;
+  double watchdog = 10.0;  // minutes that a rank may stand still before it says where; 0: none
   std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
   OutputSettings output;
 

@@ -14,10 +14,15 @@
 #include "io/deck.hpp"
 #include "parallel/process_grid.hpp"
 #include "parallel/runtime.hpp"
+#include "parallel/watchdog.hpp"
 
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstdio>
+#include <optional>
+#include <ratio>
+#include <string>
 
 namespace qnext {
 namespace {
@@ -105,6 +110,12 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const std::int64_t planned = log_plan(config, log);
   if (world.first()) {
     folder.write_deck(deck);
+  }
+  std::optional<Watchdog> watchdog;
+  if (world.ranks() > 1 && config.watchdog > 0.0) {
+    const std::chrono::duration<double, std::ratio<60>> minutes(config.watchdog);
+    watchdog.emplace(world, std::chrono::duration_cast<std::chrono::milliseconds>(minutes),
+                     [](const std::string& where) { fmt::print(stderr, "qnext: {}\n", where); });
   }
   if (options.profile) {
     Profile::start();

@@ -51,12 +51,13 @@ Communicator Communicator::with_device_memory(bool straight) const {
 }
 
 void Communicator::barrier() const {
-  traffic_->add("barrier", 0);
+  const Traffic::Call call(*traffic_, "barrier", 0);
   channel_->barrier();
 }
 
 void Communicator::broadcast_bytes(const Buffer& buffer, int root) const {
-  traffic_->add("broadcast", rank() == root && ranks() > 1 ? buffer.bytes : 0);
+  const Traffic::Call call(*traffic_, "broadcast",
+                           rank() == root && ranks() > 1 ? buffer.bytes : 0);
   wait_for_kernels(buffer);
   if (!needs_stage(buffer)) {
     channel_->broadcast(buffer.data, buffer.bytes, root);
@@ -76,12 +77,14 @@ void Communicator::broadcast(std::string& text, int root) const {
 }
 
 void Communicator::sum(std::vector<std::int64_t>& values) const {
-  traffic_->add("sum", static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
+  const Traffic::Call call(*traffic_, "sum",
+                           static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
   channel_->sum(values.data(), static_cast<int>(values.size()));
 }
 
 void Communicator::maximum(std::vector<std::int64_t>& values) const {
-  traffic_->add("maximum", static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
+  const Traffic::Call call(*traffic_, "maximum",
+                           static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
   channel_->maximum(values.data(), static_cast<int>(values.size()));
 }
 
@@ -125,7 +128,7 @@ void Communicator::exchange(const std::vector<Parcel>& sends,
     wait_for_kernels(parcel.buffer);
     incoming.push_back(message_of(parcel, false));
   }
-  traffic_->add("exchange", bytes);
+  const Traffic::Call call(*traffic_, "exchange", bytes);
   channel_->exchange(outgoing, incoming);
   for (const std::size_t stage : filled_by_others) {
     stages[stage].empty();

@@ -136,7 +136,10 @@ std::vector<T> Communicator::all_gather(const std::vector<T>& mine) const {
   static_assert(std::is_trivially_copyable_v<T>);
   std::vector<std::int64_t> counts(ranks());
   const auto count = static_cast<std::int64_t>(mine.size());
-  channel_->all_gather(&count, counts.data(), sizeof(count));
+  {
+    const Traffic::Call call(*traffic_, "counts", sizeof(count));
+    channel_->all_gather(&count, counts.data(), sizeof(count));
+  }
   std::vector<std::int64_t> borders(ranks() + 1, 0);
   std::partial_sum(counts.begin(), counts.end(), borders.begin() + 1);
   std::vector<T> all(borders.back());

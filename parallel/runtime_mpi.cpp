@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -58,6 +59,9 @@ struct Runtime::Alarm {
 };
 
 Runtime::Runtime(int& argc, char**& argv) {
+  // A program without a launcher needs no daemon beside it, which Open MPI would start and which
+  // fails where files or memory are limited.
+  setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   alarm_ = std::make_unique<Alarm>();

@@ -5,10 +5,18 @@
 
 namespace qnext {
 
-void Traffic::add(const char* kind, std::int64_t bytes) {
-  Sum& sum = kinds[kind];
+Traffic::Call::Call(Traffic& traffic, const char* kind, std::int64_t bytes) : traffic_(traffic) {
+  Sum& sum = traffic.kinds[kind];
   ++sum.calls;
   sum.bytes += bytes;
+  traffic.since_ = std::chrono::steady_clock::now();
+  traffic.call_ = kind;
+  traffic.inside_ = true;
+}
+
+Traffic::Call::~Call() {
+  traffic_.since_ = std::chrono::steady_clock::now();
+  traffic_.inside_ = false;
 }
 
 std::string Traffic::table() const {

@@ -222,6 +222,7 @@ INSTANTIATE_TEST_SUITE_P(
                             "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
                     Refused{{"parallel.zero=2"}, "must be 1"},
                     Refused{{"parallel.device_messages=maybe"}, "maybe"},
+                    Refused{{"parallel.watchdog=-1"}, "must not be negative"},
                     Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
                     Refused{{"output.log_every=0"}, "must be positive"},
                     Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
