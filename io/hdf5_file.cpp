@@ -2,8 +2,7 @@
 #include "io/hdf5_file.hpp"
 
 #include "core/require.hpp"
-
-#include <hdf5.h>
+#include "io/hdf5_library.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -11,7 +10,6 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <limits>
-#include <string_view>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <type_traits>
@@ -21,150 +19,9 @@
 namespace qnext {
 namespace {
 
-static_assert(std::is_same_v<hid_t, std::int64_t>);
-
-/// What the library says about the call that failed last: the innermost sentence has the reason.
-std::string last_message() {
-  std::string message;
-  const auto keep_first = [](unsigned, const H5E_error2_t* error, void* to) -> herr_t {
-    auto& text = *static_cast<std::string*>(to);
-    if (text.empty() && error->desc != nullptr) {
-      text = error->desc;
-    }
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &message);
-  H5Eclear2(H5E_DEFAULT);
-  // "file write failed: time = ..., error message = 'No space left on device', buf = 0x..., ..."
-  constexpr std::string_view reason = "error message = '";
-  const auto begin = message.find(reason), end = message.find("', ", begin);
-  if (begin != std::string::npos) {
-    const auto first = begin + reason.size();
-    const std::string words = message.substr(first, std::min(end, message.size() - 1) - first);
-    return message.substr(0, message.find_first_of(":,")) + ": " + words;
-  }
-  return message.empty() ? "no reason given" : message;
-}
-
-template <class Result>
-Result checked(Result result, const char* call, const std::string& path,
-               const std::string& object) {
-  if (result < 0) {
-    const std::string function(call, std::strcspn(call, "("));
-    throw EnvironmentError(path + ": " + (object.empty() ? "" : object + ": ") + function + ": " +
-                           last_message());
-  }
-  return result;
-}
-
-#define QNEXT_HDF5(call, object) checked((call), #call, path_, object)
-
-/// Closes what the library opened.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  ~Handle() {
-    if (id_ >= 0) {
-      close_(id_);
-    }
-  }
-  operator hid_t() const { return id_; }
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
-
-/// The library prints its errors unless told otherwise; here they become exceptions. It also tidies
-/// up when the program ends, and (1.10) falls on a file that it could not close.
-void silence() {
-  static const herr_t once = [] {
-    H5dont_atexit();
-    return H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }();
-  (void)once;
-}
-
-hid_t make_bf16() {
-  const hid_t type = H5Tcopy(H5T_IEEE_F32LE);
-  H5Tset_fields(type, 15, 7, 8, 0, 7);
-  H5Tset_size(type, 2);
-  H5Tset_ebias(type, 127);
-  return type;
-}
-
-/// In the file and in memory: all machines of ours are little-endian.
-Handle file_type(ElementType type) {
-  switch (type) {
-    case ElementType::bf16:
-      return {make_bf16(), H5Tclose};
-    case ElementType::float32:
-      return {H5Tcopy(H5T_IEEE_F32LE), H5Tclose};
-    case ElementType::float64:
-      return {H5Tcopy(H5T_IEEE_F64LE), H5Tclose};
-    case ElementType::int32:
-      return {H5Tcopy(H5T_STD_I32LE), H5Tclose};
-    case ElementType::int64:
-      return {H5Tcopy(H5T_STD_I64LE), H5Tclose};
-    case ElementType::text:
-    case ElementType::other:
-      break;
-  }
-  require(false, "no number type");
-  return {-1, H5Tclose};
-}
-
-ElementType element_type_of_file(hid_t type) {
-  for (const ElementType candidate : {ElementType::float64, ElementType::float32, ElementType::bf16,
-                                      ElementType::int32, ElementType::int64}) {
-    if (H5Tequal(type, file_type(candidate)) > 0) {
-      return candidate;
-    }
-  }
-  return H5Tget_class(type) == H5T_STRING ? ElementType::text : ElementType::other;
-}
-
-template <class T>
-constexpr ElementType element_type() {
-  if constexpr (std::is_same_v<T, int>) {
-    return ElementType::int32;
-  } else if constexpr (std::is_same_v<T, std::int64_t>) {
-    return ElementType::int64;
-  } else if constexpr (std::is_same_v<T, bf16>) {
-    return ElementType::bf16;
-  } else if constexpr (std::is_same_v<T, float>) {
-    return ElementType::float32;
-  } else {
-    static_assert(std::is_same_v<T, double>);
-    return ElementType::float64;
-  }
-}
-
-std::vector<std::int64_t> extents_of(hid_t space) {
-  std::vector<hsize_t> extents(std::max(0, H5Sget_simple_extent_ndims(space)));
-  H5Sget_simple_extent_dims(space, extents.data(), nullptr);
-  return {extents.begin(), extents.end()};
-}
-
-hid_t make_space(const std::vector<std::int64_t>& extents) {
-  if (extents.empty()) {
-    return H5Screate(H5S_SCALAR);
-  }
-  const std::vector<hsize_t> sizes(extents.begin(), extents.end());
-  return H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
-}
-
-Handle without_times(hid_t list_class) {
-  const hid_t list = H5Pcreate(list_class);
-  H5Pset_obj_track_times(list, false);
-  return {list, H5Pclose};
-}
-
 /// Closing a file closes what is open in it. Nothing is written behind our back when a dataset is
 /// closed (no sieve buffer). A file system without locks is none the worse.
-Handle file_access() {
+Hdf5Handle file_access() {
   const hid_t list = H5Pcreate(H5P_FILE_ACCESS);
   H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
   H5Pset_sieve_buf_size(list, 0);
@@ -221,56 +78,26 @@ void give_up(hid_t file) {
   }
 }
 
-/// Text of a fixed or a variable length, read by `read(memory type, to)`.
-template <class Read>
-std::string text_of(hid_t type, std::int64_t elements, const Read& read) {
-  if (elements == 0) {
-    return {};
-  }
-  if (H5Tis_variable_str(type) > 0) {
-    const Handle memory(H5Tcopy(H5T_C_S1), H5Tclose);
-    H5Tset_size(memory, H5T_VARIABLE);
-    H5Tset_cset(memory, H5Tget_cset(type));
-    char* characters = nullptr;
-    read(memory, &characters);
-    const std::string text = characters == nullptr ? "" : characters;
-    H5free_memory(characters);
-    return text;
-  }
-  std::string text(H5Tget_size(type), '\0');
-  read(type, text.data());
-  text.resize(std::min(text.size(), text.find('\0')));  // padding
-  return text;
-}
-
-Handle text_type(const std::string& text) {
-  const hid_t type = H5Tcopy(H5T_C_S1);
-  H5Tset_size(type, std::max<std::size_t>(1, text.size()));  // the library knows no empty text
-  H5Tset_strpad(type, H5T_STR_NULLPAD);
-  H5Tset_cset(type, H5T_CSET_UTF8);
-  return {type, H5Tclose};
-}
-
 }  // namespace
 
 Hdf5File::Hdf5File(const std::string& path) : path_(path), id_(-1) {
-  silence();
+  silence_hdf5();
   if (!std::filesystem::is_regular_file(path)) {
     throw InputError(path + ": no such file");
   }
   if (H5Fis_hdf5(path.c_str()) <= 0) {
     throw InputError(path + ": not an HDF5 file");
   }
-  const Handle access = file_access();
+  const Hdf5Handle access = file_access();
   id_ = QNEXT_HDF5(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), "");
 }
 
 Hdf5File Hdf5File::create(const std::string& path, std::int64_t user_block) {
-  silence();
+  silence_hdf5();
   const std::string& path_ = path;  // what QNEXT_HDF5 names
-  const Handle creation = without_times(H5P_FILE_CREATE);
+  const Hdf5Handle creation = without_times(H5P_FILE_CREATE);
   QNEXT_HDF5(H5Pset_userblock(creation, static_cast<hsize_t>(user_block)), "");
-  const Handle access = file_access();
+  const Hdf5Handle access = file_access();
   keep_metadata_in_memory(access);
   return {path, QNEXT_HDF5(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), "")};
 }
@@ -331,7 +158,7 @@ std::vector<std::string> Hdf5File::list(const std::string& group) const {
     static_cast<std::vector<std::string>*>(to)->emplace_back(name);
     return 0;
   };
-  const Handle handle(QNEXT_HDF5(H5Gopen2(id_, group.c_str(), H5P_DEFAULT), group), H5Gclose);
+  const Hdf5Handle handle(QNEXT_HDF5(H5Gopen2(id_, group.c_str(), H5P_DEFAULT), group), H5Gclose);
   QNEXT_HDF5(H5Literate(handle, H5_INDEX_NAME, H5_ITER_INC, nullptr, keep, &names), group);
   return names;
 }
@@ -395,23 +222,23 @@ T narrow(std::int64_t value, const std::string& object, const std::string& path)
 }  // namespace
 
 DatasetShape Hdf5File::describe(const std::string& dataset) const {
-  const Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
-  const Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
-  const Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
+  const Hdf5Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
+  const Hdf5Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
+  const Hdf5Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
   return {element_type_of_file(type), extents_of(space)};
 }
 
 std::int64_t Hdf5File::place_of(const std::string& dataset) const {
-  const Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
+  const Hdf5Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
   const haddr_t place = H5Dget_offset(handle);
   return place == HADDR_UNDEF ? -1 : static_cast<std::int64_t>(place);
 }
 
 template <class T>
 Array<T> Hdf5File::read_dataset(const std::string& dataset) const {
-  const Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
-  const Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
-  const Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
+  const Hdf5Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
+  const Hdf5Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
+  const Hdf5Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
   expect_number(type, std::is_integral_v<T>, dataset, path_);
   if constexpr (std::is_same_v<T, int>) {
     const auto wide = read_dataset<std::int64_t>(dataset);
@@ -441,9 +268,9 @@ T Hdf5File::read_scalar(const std::string& dataset) const {
 }
 
 std::string Hdf5File::read_text(const std::string& dataset) const {
-  const Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
-  const Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
-  const Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
+  const Hdf5Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
+  const Hdf5Handle type(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
+  const Hdf5Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
   const auto extents = extents_of(space);
   if (H5Tget_class(type) != H5T_STRING || elements_of(extents) != 1) {
     throw InputError(path_ + ": " + dataset + ": is not a text");
@@ -482,12 +309,12 @@ void select(hid_t space, const std::vector<std::int64_t>& offset,
 void Hdf5File::read_box(const std::string& dataset, DataType type,
                         const std::vector<std::int64_t>& offset,
                         const std::vector<std::int64_t>& extent, void* to) const {
-  const Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
-  const Handle stored(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
+  const Hdf5Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
+  const Hdf5Handle stored(QNEXT_HDF5(H5Dget_type(handle), dataset), H5Tclose);
   expect_number(stored, false, dataset, path_);
-  const Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
+  const Hdf5Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
   select(space, offset, extent, path_, dataset);
-  const Handle memory(QNEXT_HDF5(make_space(extent), dataset), H5Sclose);
+  const Hdf5Handle memory(QNEXT_HDF5(make_space(extent), dataset), H5Sclose);
   QNEXT_HDF5(H5Dread(handle, file_type(element_type_of(type)), memory, space, H5P_DEFAULT, to),
              dataset);
 }
@@ -497,8 +324,8 @@ void Hdf5File::create_group(const std::string& group) {
     return;
   }
   create_group(group.substr(0, group.rfind('/')));
-  const Handle creation = without_times(H5P_GROUP_CREATE);
-  const Handle handle(
+  const Hdf5Handle creation = without_times(H5P_GROUP_CREATE);
+  const Hdf5Handle handle(
       QNEXT_HDF5(H5Gcreate2(id_, group.c_str(), H5P_DEFAULT, creation, H5P_DEFAULT), group),
       H5Gclose);
 }
@@ -508,7 +335,7 @@ namespace {
 /// The file space is taken at once and never filled with zeros: who creates it writes it.
 hid_t create_contiguous(hid_t file, hid_t type, hid_t space, const std::string& path_,
                         const std::string& dataset) {
-  const Handle creation = without_times(H5P_DATASET_CREATE);
+  const Hdf5Handle creation = without_times(H5P_DATASET_CREATE);
   QNEXT_HDF5(H5Pset_layout(creation, H5D_CONTIGUOUS), dataset);
   QNEXT_HDF5(H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY), dataset);
   QNEXT_HDF5(H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER), dataset);
@@ -521,17 +348,17 @@ hid_t create_contiguous(hid_t file, hid_t type, hid_t space, const std::string& 
 void Hdf5File::create_dataset(const std::string& dataset, ElementType type,
                               const std::vector<std::int64_t>& extents) {
   create_group(dataset.substr(0, dataset.rfind('/')));
-  const Handle space(QNEXT_HDF5(make_space(extents), dataset), H5Sclose);
-  const Handle handle(create_contiguous(id_, file_type(type), space, path_, dataset), H5Dclose);
+  const Hdf5Handle space(QNEXT_HDF5(make_space(extents), dataset), H5Sclose);
+  const Hdf5Handle handle(create_contiguous(id_, file_type(type), space, path_, dataset), H5Dclose);
 }
 
 void Hdf5File::write_box(const std::string& dataset, DataType type,
                          const std::vector<std::int64_t>& offset,
                          const std::vector<std::int64_t>& extent, const void* from) {
-  const Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
-  const Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
+  const Hdf5Handle handle(open_dataset(id_, *this, path_, dataset), H5Dclose);
+  const Hdf5Handle space(QNEXT_HDF5(H5Dget_space(handle), dataset), H5Sclose);
   select(space, offset, extent, path_, dataset);
-  const Handle memory(QNEXT_HDF5(make_space(extent), dataset), H5Sclose);
+  const Hdf5Handle memory(QNEXT_HDF5(make_space(extent), dataset), H5Sclose);
   QNEXT_HDF5(H5Dwrite(handle, file_type(element_type_of(type)), memory, space, H5P_DEFAULT, from),
              dataset);
 }
@@ -542,17 +369,17 @@ void Hdf5File::write_dataset(const std::string& dataset, const std::vector<T>& v
   require(elements_of(extents) == static_cast<std::int64_t>(values.size()),
           dataset + ": " + std::to_string(values.size()) + " values for " + to_string(extents));
   create_group(dataset.substr(0, dataset.rfind('/')));
-  const Handle type = file_type(element_type<T>());
-  const Handle space(QNEXT_HDF5(make_space(extents), dataset), H5Sclose);
-  const Handle handle(create_contiguous(id_, type, space, path_, dataset), H5Dclose);
+  const Hdf5Handle type = file_type(element_type<T>());
+  const Hdf5Handle space(QNEXT_HDF5(make_space(extents), dataset), H5Sclose);
+  const Hdf5Handle handle(create_contiguous(id_, type, space, path_, dataset), H5Dclose);
   QNEXT_HDF5(H5Dwrite(handle, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), dataset);
 }
 
 void Hdf5File::write_text(const std::string& dataset, const std::string& text) {
   create_group(dataset.substr(0, dataset.rfind('/')));
-  const Handle type = text_type(text);
-  const Handle space(QNEXT_HDF5(make_space({}), dataset), H5Sclose);
-  const Handle handle(create_contiguous(id_, type, space, path_, dataset), H5Dclose);
+  const Hdf5Handle type = text_type(text);
+  const Hdf5Handle space(QNEXT_HDF5(make_space({}), dataset), H5Sclose);
+  const Hdf5Handle handle(create_contiguous(id_, type, space, path_, dataset), H5Dclose);
   QNEXT_HDF5(H5Dwrite(handle, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, text.c_str()), dataset);
 }
 
@@ -581,9 +408,9 @@ std::vector<std::string> Hdf5File::list_attributes(const std::string& object) co
 template <class T>
 T Hdf5File::read_attribute(const std::string& object, const std::string& name) const {
   const std::string where = object + "." + name;
-  const Handle handle(open_attribute(id_, *this, path_, object, name), H5Aclose);
-  const Handle type(QNEXT_HDF5(H5Aget_type(handle), where), H5Tclose);
-  const Handle space(QNEXT_HDF5(H5Aget_space(handle), where), H5Sclose);
+  const Hdf5Handle handle(open_attribute(id_, *this, path_, object, name), H5Aclose);
+  const Hdf5Handle type(QNEXT_HDF5(H5Aget_type(handle), where), H5Tclose);
+  const Hdf5Handle space(QNEXT_HDF5(H5Aget_space(handle), where), H5Sclose);
   const std::int64_t elements = H5Sget_simple_extent_npoints(space);
   if constexpr (std::is_same_v<T, std::string>) {
     if (H5Tget_class(type) != H5T_STRING || elements > 1) {
@@ -611,18 +438,19 @@ template <class T>
 void Hdf5File::write_attribute(const std::string& object, const std::string& name, const T& value) {
   const std::string where = object + "." + name;
   const auto write = [&](hid_t type, hid_t space, const void* from) {
-    const Handle handle(QNEXT_HDF5(H5Acreate_by_name(id_, object.c_str(), name.c_str(), type, space,
-                                                     H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-                                   where),
-                        H5Aclose);
+    const Hdf5Handle handle(
+        QNEXT_HDF5(H5Acreate_by_name(id_, object.c_str(), name.c_str(), type, space, H5P_DEFAULT,
+                                     H5P_DEFAULT, H5P_DEFAULT),
+                   where),
+        H5Aclose);
     QNEXT_HDF5(H5Awrite(handle, type, from), where);
   };
   if constexpr (std::is_same_v<T, std::string>) {
-    write(text_type(value), Handle(make_space({}), H5Sclose), value.c_str());
+    write(text_type(value), Hdf5Handle(make_space({}), H5Sclose), value.c_str());
   } else if constexpr (std::is_arithmetic_v<T>) {
-    write(file_type(element_type<T>()), Handle(make_space({}), H5Sclose), &value);
+    write(file_type(element_type<T>()), Hdf5Handle(make_space({}), H5Sclose), &value);
   } else {
-    const Handle space(make_space({static_cast<std::int64_t>(value.size())}), H5Sclose);
+    const Hdf5Handle space(make_space({static_cast<std::int64_t>(value.size())}), H5Sclose);
     write(file_type(element_type<typename T::value_type>()), space, value.data());
   }
 }
