@@ -92,7 +92,7 @@ function(qnext_header_check)
   endforeach()
   add_library(headers OBJECT EXCLUDE_FROM_ALL ${sources})
   get_property(libraries GLOBAL PROPERTY QNEXT_LIBRARIES)
-  target_link_libraries(headers PRIVATE ${libraries} GTest::gtest $<$<BOOL:${QNEXT_WITH_MPI}>:MPI::MPI_CXX>)
+  target_link_libraries(headers PRIVATE ${libraries} GTest::gtest HDF5::HDF5 $<$<BOOL:${QNEXT_WITH_MPI}>:MPI::MPI_CXX>)
   target_compile_options(headers PRIVATE -Wall -Wextra -O0)
 endfunction()
 
