@@ -4,7 +4,9 @@
 #include "core/parameter.hpp"
 #include "parallel/communicator.hpp"
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace qnext {
 
@@ -31,18 +33,26 @@ struct ProcessGrid {
   Degrees degrees;
   Degrees place{0, 0, 0, 0, 0};
   Communicator world;
-  Communicator data;  // the ranks that hold the same weights and take other sequences
+  Communicator data;            // the ranks that hold the same weights and take other sequences
+  Communicator expert;          // consecutive ranks of a stage that share the experts out
+  Communicator beside_experts;  // the ranks of a stage that hold the same experts
 
   ProcessGrid() = default;
 
-  /// Splits all ranks of the job. Their number is that of the degrees.
+  /// Splits all ranks of the job. Their number is that of the degrees; `expert` divides tensor x
+  /// context x data.
   ProcessGrid(const Degrees& degrees, const Communicator& world);
 
   /// Degrees alone, for arithmetic where there are no such ranks: a plan.
   explicit ProcessGrid(const Degrees& degrees) : degrees(degrees) {}
 
+  /// What this rank holds of the stacked matrices of all experts, whose number `expert` divides.
+  Shard expert_part(const std::vector<std::int64_t>& extents) const;
+
   /// The ranks over which such gradients are summed.
-  const Communicator& over(ReduceOver) const { return data; }
+  const Communicator& over(ReduceOver ranks) const {
+    return ranks == ReduceOver::data_beside_experts ? beside_experts : data;
+  }
 };
 
 /// A line for each rank of the job: its host and its place.
