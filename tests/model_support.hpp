@@ -102,8 +102,9 @@ struct ModelUnderTest {
   typename Model<Storage>::Work work;
   LossSums sums = LossSums::make();
 
-  explicit ModelUnderTest(const ModelConfig& config, std::uint64_t seed = 1)
-      : model(config, ProcessGrid{}, table) {
+  explicit ModelUnderTest(const ModelConfig& config, std::uint64_t seed = 1,
+                          const ProcessGrid& grid = {})
+      : model(config, grid, table) {
     table.lay_out();
     initialise(table, seed);
   }
