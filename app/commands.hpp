@@ -21,6 +21,7 @@ struct TrainOptions {
 struct PlanOptions {
   std::string deck;
   std::vector<std::string> overrides;
+  int ranks = 0;  // of a job that need not be there; 0: what the deck says
 };
 
 struct GenerateOptions {

@@ -34,6 +34,12 @@ void add_train(CLI::App& command, TrainOptions& options) {
   command.add_flag("--profile", options.profile, "print the time of each kernel at the end");
 }
 
+void add_plan(CLI::App& command, PlanOptions& options) {
+  add_deck(command, options);
+  command.add_option("--ranks", options.ranks, "of a job that need not be there")
+      ->check(CLI::PositiveNumber);
+}
+
 void add_generate(CLI::App& command, GenerateOptions& options) {
   command.add_option("model", options.model, "deck, run folder, checkpoint or Hugging Face folder")
       ->required();
@@ -119,7 +125,7 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   auto* const info_command =
       program.add_subcommand("info", "say what a checkpoint, run or model folder contains");
   add_train(*train_command, train);
-  add_deck(*plan_command, plan);
+  add_plan(*plan_command, plan);
   add_generate(*generate_command, generate);
   add_compare(*compare_command, compare);
   add_bench(*bench_command, bench);

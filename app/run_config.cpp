@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <numeric>
 
 namespace qnext {
 namespace {
@@ -189,16 +190,51 @@ OptimizerSettings read_optimizer(const Section& deck, std::int64_t run_steps) {
   return optimizer;
 }
 
-Degrees read_degrees(const Section& deck) {
+// "1, 2, 4": what divides n.
+std::string divisors(int n) {
+  std::string text;
+  for (int d = 1; d <= n; ++d) {
+    if (n % d == 0) {
+      text += fmt::format("{}{}", d == 1 ? "" : ", ", d);
+    }
+  }
+  return text;
+}
+
+// Consecutive ranks that share the experts out. Without a job there are as many as they want.
+void read_expert_degree(const Section& deck, int experts, bool job, Degrees& degrees) {
+  degrees.expert = deck.get("expert", 1);
+  if (!job) {
+    degrees.data = std::max(degrees.data, degrees.expert);
+  }
+  const int ranks = degrees.tensor * degrees.context * degrees.data;
+  const int shared = job ? std::gcd(experts, ranks) : experts;
+  const std::string and_ranks =
+      job ? fmt::format(" and the {} ranks of tensor x context x data", ranks) : "";
+  deck.check(degrees.expert > 0 && shared % degrees.expert == 0, "expert",
+             fmt::format("must divide the {} experts{}; these do: {}", experts, and_ranks,
+                         divisors(shared)));
+}
+
+Degrees read_degrees(const Section& deck, int experts, std::optional<int> ranks) {
   Degrees degrees;
   for (auto& [key, degree] : {std::pair{"tensor", &degrees.tensor},
                               {"context", &degrees.context},
-                              {"pipeline", &degrees.pipeline},
-                              {"expert", &degrees.expert}}) {
+                              {"pipeline", &degrees.pipeline}}) {
     *degree = deck.get(key, 1);
-    deck.check(*degree == 1, key, "this build runs one rank, so that every degree is 1");
+    deck.check(*degree == 1, key, "must be 1 in this build");
   }
+  degrees.data = ranks.value_or(1);
+  read_expert_degree(deck, experts, ranks.has_value(), degrees);
   return degrees;
+}
+
+double read_receive_factor(const Section& parallel) {
+  const double factor = parallel.get("receive_factor", 2.0);
+  parallel.check(factor >= 1.0, "receive_factor",
+                 "must be at least 1: the rows of a rank whose experts are chosen as often as the "
+                 "others");
+  return factor;
 }
 
 OutputSettings read_output(const Section& deck, const std::string& run_name) {
@@ -285,7 +321,7 @@ std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
 
 }  // namespace
 
-RunConfig read_run_config(const Deck& deck) {
+RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   RunConfig config;
   const Section run = deck.section("run"), model = deck.section("model");
   config.run = read_run(run);
@@ -296,7 +332,9 @@ RunConfig read_run_config(const Deck& deck) {
   config.mtp_loss = read_mtp_loss(model, config.model.mtp_modules);
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
-  config.degrees = read_degrees(deck.section("parallel"));
+  const Section parallel = deck.section("parallel");
+  config.degrees = read_degrees(parallel, config.model.layer.experts.experts, ranks);
+  config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
   return config;

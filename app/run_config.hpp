@@ -104,6 +104,7 @@ struct RunConfig {
 int most_documents(const RunConfig& config);
 
 /// Reads every key, refuses what is wrong with file, line, key and value, and what nothing reads.
-RunConfig read_run_config(const Deck& deck);
+/// `ranks` of a job are shared out; without a job there are as many as the degrees want.
+RunConfig read_run_config(const Deck& deck, std::optional<int> ranks = {});
 
 }  // namespace qnext

@@ -70,7 +70,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   }
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
-  const RunConfig config = read_run_config(deck);
+  const RunConfig config = read_run_config(deck, world.ranks());
   const RunFolder folder(config.output.folder);
   RunLog log(folder.file("log.txt"));
   log_origin(config, log);

@@ -46,6 +46,8 @@ TEST(RunConfig, DefaultsAreThoseOfThePage) {
   EXPECT_EQ(c.optimizer.learning_rate.kind, Schedule::Kind::cosine);
   EXPECT_EQ(c.optimizer.learning_rate.steps, 10);
   EXPECT_EQ(c.optimizer.adamw.beta2, 0.95);
+  EXPECT_EQ(c.degrees.expert, 1);
+  EXPECT_EQ(c.model.layer.experts.receive_factor, 2.0);
   EXPECT_EQ(c.output.folder, "out/test");
   EXPECT_EQ(c.output.resume, "latest");
 }
@@ -70,6 +72,28 @@ TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
   EXPECT_EQ(c.run.seed, 7u);
   EXPECT_EQ(c.data.microbatches(), 4);
   EXPECT_EQ(again.resolved(), deck.resolved());
+}
+
+TEST(RunConfig, ExpertDegreeDividesExpertsAndRanks) {
+  const auto degrees = [](const std::string& expert, std::optional<int> ranks) {
+    return read_run_config(Deck::parse(small_deck, "small.yaml", {"parallel.expert=" + expert}),
+                           ranks)
+        .degrees;
+  };
+  EXPECT_EQ(degrees("4", 4).expert, 4);
+  EXPECT_EQ(degrees("2", 12).expert, 2);
+  EXPECT_EQ(degrees("2", 12).data, 12);
+  EXPECT_EQ(degrees("8", {}).data, 8) << "without a job: for plan and generate";
+  try {
+    degrees("8", 12);
+    FAIL() << "accepted";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what())
+                  .find("parallel.expert = 8: must divide the 8 experts and the 12 ranks of tensor "
+                        "x context x data; these do: 1, 2, 4"),
+              std::string::npos)
+        << error.what();
+  }
 }
 
 struct Refused {
@@ -180,10 +204,13 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.tensor=2"}, "this build runs one rank"},
-                    Refused{{"parallel.context=2"}, "this build runs one rank"},
-                    Refused{{"parallel.pipeline=2"}, "this build runs one rank"},
-                    Refused{{"parallel.expert=2"}, "this build runs one rank"},
+    testing::Values(Refused{{"parallel.tensor=2"}, "must be 1 in this build"},
+                    Refused{{"parallel.context=2"}, "must be 1 in this build"},
+                    Refused{{"parallel.pipeline=2"}, "must be 1 in this build"},
+                    Refused{{"parallel.expert=3"},
+                            "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
+                    Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
+                    Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
                     Refused{{"output.folder="}, "output.folder"},
                     Refused{{"output.log_every=0"}, "must be positive"},
                     Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
