@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,10 @@ struct Case {
   int groups() const { return groups_of_rank * world().ranks(); }
   int capacity_of(int rank) const { return capacity + rank; }
 };
+
+void PrintTo(const Case& n, std::ostream* out) {
+  *out << n.groups_of_rank << " groups a rank, " << n.capacity << " rows a round";
+}
 
 int uneven(int source, int group) {
   return (7 * source + 5 * group) % 4;
