@@ -145,7 +145,7 @@ typename ExpertsOverRanks<Storage>::Work ExpertsOverRanks<Storage>::reserve_work
   work.message = arena.reserve<Storage, 2>("received_message", rows, model_width);
   work.received_weight = arena.reserve<Real, 2>("received_weight", rows, 1);
   work.message_weight = arena.reserve<Real, 2>("message_weight", rows, 1);
-  work.weight = arena.reserve<Real, 2>("row_weight", choices, 1);
+  work.dweight = arena.reserve<Real, 2>("row_dweight", choices, 1);
   work.hidden = arena.reserve<Storage, 2>("hidden", rows, F);
   work.dgate_up = arena.reserve<Storage, 2>("dgate_up", rows, 2 * F);
   work.place = arena.reserve<int, 1>("received_place", rows);
@@ -207,9 +207,9 @@ void ExpertsOverRanks<Storage>::backward(const Exec& exec, const Weights& weight
                                            weights.gate_up.grad);
     matmul_grouped<Storage, Storage>(exec, work.offset, dgate_up, Op::none, weights.gate_up.value,
                                      round.results());
-    round.give_back(rows, work.weight);
+    round.give_back(rows, work.dweight);
   }
-  gather_choices<Real>(exec, work.weight, choices.place, dweights);
+  gather_choices<Real>(exec, work.dweight, choices.place, dweights);
 }
 
 template class ExpertsOverRanks<bf16>;

@@ -18,7 +18,8 @@ namespace qnext {
 /// The rows go to the ranks of their experts with their weights, in rounds of at most R rows, and
 /// the results come back. Every number is computed as by one rank that holds all experts, and bit
 /// for bit the same, except sums of weight gradients: see docs/parallel.md. All ranks of the group
-/// make each call, in the same order; forward waits once for the counts, nothing else waits.
+/// make each call, in the same order. On a device the host waits for the counts, once in forward,
+/// and where a message does for the kernels that fill it.
 template <class Storage>
 class ExpertsOverRanks {
  public:
@@ -36,7 +37,7 @@ class ExpertsOverRanks {
     Tensor<Storage, 2> message;       // (R, D)  rows as they cross the network
     Tensor<Real, 2> received_weight;  // (R, 1)
     Tensor<Real, 2> message_weight;   // (R, 1)
-    Tensor<Real, 2> weight;           // (T K, 1)  w, then its gradient, by row
+    Tensor<Real, 2> dweight;          // (T K, 1)  by row
     Tensor<Storage, 2> hidden;        // (R, F)
     Tensor<Storage, 2> dgate_up;      // (R, 2F)
     Tensor<int, 1> place;             // (R)  of what arrived, among the ordered rows

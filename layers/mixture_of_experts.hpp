@@ -26,8 +26,7 @@ struct MixtureOfExpertsConfig {
   int expert_width = 0;       // F
   int shared_width = 0;       // G; 0: no shared expert
   Capacity capacity;
-  double receive_factor =
-      2.0;  // rows that a rank takes in a round of the exchange: 1 when balanced
+  double receive_factor = 2.0;  // rows that an expert rank takes in a round, of T K when balanced
   double init_deviation = 0.02;
 };
 
@@ -76,8 +75,7 @@ class MixtureOfExperts {
 
   /// Registers prefix + ".gate.weight" (E, D), ".experts.gate_up_proj" (E, 2F, D) and
   /// ".experts.down_proj" (E, D, F), of which this rank holds its experts, and, with a shared
-  /// expert, ".shared_expert.*" and
-  /// ".shared_expert_gate.weight" (1, D).
+  /// expert, ".shared_expert.*" and ".shared_expert_gate.weight" (1, D).
   MixtureOfExperts(const MixtureOfExpertsConfig& config, const ProcessGrid& grid,
                    ParameterTable& table, const std::string& prefix);
 
