@@ -2,6 +2,7 @@
 #include "app/bench_kernels.hpp"
 
 #include "core/matmul.hpp"
+#include "core/tile_operand.hpp"
 #include "layers/adamw.hpp"
 #include "layers/gated_attention.hpp"
 #include "layers/gated_delta_net.hpp"
@@ -39,6 +40,48 @@ Tensor<Real, 2> log_decays(int rows, int columns) {
   return tensor;
 }
 
+/// Products of tiles as the chunked delta rule has them: each team makes as many as it is told,
+/// with operands that are prepared once or, if `prepare`, for every product.
+template <class Storage>
+struct TileProducts {
+  using Real = Accum<Storage>;
+
+  int M, N, K, products;
+  bool prepare;
+  Tensor<Real, 2> memory;
+
+  int elements() const {
+    TileSpace<Real> space{nullptr, 0};
+    operands(space);
+    return static_cast<int>(space.used);
+  }
+
+  struct Operands {
+    tile::Tile<Real> a, b, c;
+    tile::OperandMemory<Storage> left, right;
+  };
+  KOKKOS_FUNCTION Operands operands(TileSpace<Real>& space) const {
+    return {space.take(M, K), space.take(K, N), space.take(M, N),
+            tile::take_left<Storage>(space, M, K), tile::take_right<Storage>(space, K, N)};
+  }
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    TileSpace<Real> space{&memory(team.league_rank(), 0), 0};
+    const Operands n = operands(space);
+    tile::fill(team, n.a, Real(0.5));
+    tile::fill(team, n.b, Real(0.25));
+    auto left = tile::left<Storage>(team, tile::Turn::plain, n.a, n.left);
+    auto right = tile::right<Storage>(team, tile::Turn::plain, n.b, n.right);
+    for (int i = 0; i < products; ++i) {
+      if (prepare) {
+        left = tile::left<Storage>(team, tile::Turn::plain, n.a, n.left);
+        right = tile::right<Storage>(team, tile::Turn::plain, n.b, n.right);
+      }
+      tile::multiply<Storage>(team, left, right, n.c);
+    }
+  }
+};
+
 template <class Storage>
 class KernelBench {
  public:
@@ -52,6 +95,7 @@ class KernelBench {
         sequence_(sequence) {}
 
   std::vector<Measurement> all() {
+    tiles();
     delta_rule();
     attention();
     layer<GatedDeltaNet<Storage>>("gated delta net", model_.layer.delta_net, delta_net_products());
@@ -78,6 +122,20 @@ class KernelBench {
     return reserve(*arena_);
   }
 
+  /// S^T [k^T q^T] of the delta rule, as many as keep every team busy for a while.
+  void tiles() {
+    const auto& c = model_.layer.delta_net;
+    const int teams = slots_for(256), products = device_backend ? 16 : 1024;
+    for (const bool prepare : {false, true}) {
+      TileProducts<Storage> kernel{c.value_width, 2 * c.chunk, c.key_width, products, prepare, {}};
+      kernel.memory = Tensor<Real, 2>("bench tiles", teams, kernel.elements());
+      add(fmt::format("tile product {} x {} x {}{}", kernel.M, kernel.N, kernel.K,
+                      prepare ? ", operands too" : ""),
+          2.0 * teams * products * kernel.M * kernel.N * kernel.K, 0.0,
+          [&] { Kokkos::parallel_for("bench::tiles", row_policy(Exec{}, teams), kernel); });
+    }
+  }
+
   /// Forward counted as 4 H K V multiply-adds a token, backward as 8: what the recurrence needs.
   void delta_rule() {
     const auto& c = model_.layer.delta_net;
@@ -90,7 +148,7 @@ class KernelBench {
         numbers<Storage>(1.0, T_, G, K), numbers<Storage>(1.0, T_, G, K),
         numbers<Storage>(1.0, T_, H, V), numbers<Real>(1.0, T_, H), numbers<Real>(1.0, T_, H)};
     const auto work = with_memory([&](Arena& arena) {
-      return reserve_delta_rule_work<Real>(arena, {G, H, K, V, c.chunk}, shape_);
+      return reserve_delta_rule_work<Storage>(arena, {G, H, K, V, c.chunk}, shape_);
     });
     const double macs = 4.0 * T_ * H * K * V;
     const double bytes = size * T_ * (2.0 * G * K + 2.0 * H * V) + 2.0 * sizeof(Real) * T_ * H;
@@ -124,7 +182,7 @@ class KernelBench {
                                               numbers<Storage>(1.0, T_, G, W),
                                               numbers<Storage>(1.0, T_, G, W)};
     const auto work = with_memory([&](Arena& arena) {
-      return reserve_attention_work<Real>(arena, {H, G, W}, tiles, shape_);
+      return reserve_attention_work<Storage>(arena, {H, G, W}, tiles, shape_);
     });
     const double macs = 0.5 * T_ * sequence_ * H * W;
     const double bytes = size * T_ * W * (2.0 * H + 2.0 * G);
@@ -216,7 +274,7 @@ class KernelBench {
                dh = numbers<Storage>(1.0, T_, model_.width);
     const Tensor<int, 1> labels("labels", T_);
     const Tensor<double, 0> sum("sum");
-    const auto work = with_memory([&](Arena& arena) { return head.reserve_work(arena, T_); });
+    const auto work = with_memory([&](Arena& arena) { return head.reserve_work(arena, shape_); });
     add("head and loss, both", 6.0 * T_ * model_.width * model_.vocabulary, 0.0,
         [&] { head.forward_backward(Exec{}, h, labels, 1.0 / T_, sum, dh, Write::replace, work); });
     AdamW optimizer(AdamWConfig{}, table);

@@ -29,23 +29,35 @@ std::vector<TokenBatch> equal_microbatches(const EvaluationStream& stream, std::
 template <class Storage>
 EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
                           ActivationMemory<Storage>& memory, const MicrobatchShape& largest,
-                          const EvaluationStream& stream) {
+                          const EvaluationStream& stream, const Communicator& over) {
   const Phase phase("evaluation");
   const int sequence = largest.tokens / largest.sequences;
   const LossSums sums = LossSums::make();
-  EvaluationResult result;
-  for (std::int64_t first = 0; first < stream.windows(); first += largest.sequences) {
+  const std::int64_t groups = (stream.windows() + largest.sequences - 1) / largest.sequences;
+  std::vector<double> losses;  // of each microbatch of this rank
+  std::vector<std::int64_t> labels{0};
+  for (std::int64_t group = groups * over.rank() / over.ranks();
+       group < groups * (over.rank() + 1) / over.ranks(); ++group) {
+    const std::int64_t first = group * largest.sequences;
     const int count =
         static_cast<int>(std::min<std::int64_t>(largest.sequences, stream.windows() - first));
     for (const TokenBatch& batch : equal_microbatches(stream, first, count, sequence)) {
       const Microbatch microbatch = to_device(batch);
       auto& activations = memory.of(shape_of(batch, largest));
+      sums.clear(exec);
       model.forward(exec, microbatch, Dropout{}, activations.saved, activations.work);
       model.evaluate(exec, microbatch, activations.saved, activations.work, sums);
-      result.labels += batch.label_count;
+      losses.emplace_back();
+      Kokkos::deep_copy(losses.back(), sums.cross_entropy);
+      labels.front() += batch.label_count;
     }
   }
-  Kokkos::deep_copy(result.loss, sums.cross_entropy);
+  over.sum(labels);
+  EvaluationResult result;
+  result.labels = labels.front();
+  for (const double loss : over.all_gather(losses)) {
+    result.loss += loss;
+  }
   result.loss /= static_cast<double>(std::max<std::int64_t>(result.labels, 1));
   return result;
 }
@@ -53,7 +65,7 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
 #define QNEXT_INSTANTIATE(Storage)                                                                \
   template EvaluationResult evaluate<Storage>(const Exec&, const Model<Storage>&,                 \
                                               ActivationMemory<Storage>&, const MicrobatchShape&, \
-                                              const EvaluationStream&);
+                                              const EvaluationStream&, const Communicator&);
 QNEXT_INSTANTIATE(bf16)
 QNEXT_INSTANTIATE(float)
 QNEXT_INSTANTIATE(double)

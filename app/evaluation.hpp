@@ -4,6 +4,7 @@
 #include "app/activations.hpp"
 #include "io/data_stream.hpp"
 #include "layers/model.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 
@@ -14,11 +15,12 @@ struct EvaluationResult {
   std::int64_t labels = 0;
 };
 
-/// The loss over all windows of the stream, in microbatches of at most `largest.sequences`. Dropout
+/// The loss over all windows of the stream, in microbatches of at most `largest.sequences`, of
+/// which each rank of `over` takes consecutive ones; the same bits on any number of ranks. Dropout
 /// is off.
 template <class Storage>
 EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
                           ActivationMemory<Storage>& memory, const MicrobatchShape& largest,
-                          const EvaluationStream& stream);
+                          const EvaluationStream& stream, const Communicator& over);
 
 }  // namespace qnext

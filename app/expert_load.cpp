@@ -45,23 +45,25 @@ void ExpertLoadCounter::clear(const Exec& exec) const {
   Kokkos::deep_copy(exec, kept_, 0.0);
 }
 
-template <class Real>
-void ExpertLoadCounter::add(const Exec& exec, const typename BalanceLoss<Real>::Saved& saved,
+template <class Storage>
+void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Saved& saved,
                             int tokens) const {
-  const int layers = std::min(chosen_.extent_int(0), static_cast<int>(saved.statistics.size()));
+  auto statistics = saved.balance.statistics;
+  if (statistics.size() < chosen_.extent(0)) {
+    statistics.push_back(saved.mtp.layer.mlp.experts.statistics);  // not balanced with the others
+  }
   const Capacity& capacity = config_.capacity;
-  for (int layer = 0; layer < layers; ++layer) {
-    const auto& count = saved.statistics[layer].count;
-    const int sequences = std::max(1, count.extent_int(0));
+  for (std::size_t layer = 0; layer < statistics.size(); ++layer) {
+    const auto& count = statistics[layer].count;
     AddChoices add{count,
                    chosen_,
                    kept_,
-                   layer,
+                   static_cast<int>(layer),
                    std::numeric_limits<int>::max(),
                    std::numeric_limits<int>::max()};
     if (capacity.rule == Capacity::Rule::position) {
       add.sequence_limit =
-          capacity.limit(tokens / sequences, config_.experts, config_.experts_per_token);
+          capacity.limit(tokens / count.extent_int(0), config_.experts, config_.experts_per_token);
     } else if (capacity.rule == Capacity::Rule::probability) {
       add.microbatch_limit = capacity.limit(tokens, config_.experts, config_.experts_per_token);
     }
@@ -70,7 +72,9 @@ void ExpertLoadCounter::add(const Exec& exec, const typename BalanceLoss<Real>::
   }
 }
 
-ExpertLoad ExpertLoadCounter::read(const Exec&) const {
+ExpertLoad ExpertLoadCounter::read(const Communicator& over) const {
+  over.sum_whole(chosen_);
+  over.sum_whole(kept_);
   const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_);
   const auto kept = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), kept_);
   ExpertLoad load;
@@ -91,9 +95,12 @@ ExpertLoad ExpertLoadCounter::read(const Exec&) const {
   return load;
 }
 
-template void ExpertLoadCounter::add<float>(const Exec&, const BalanceLoss<float>::Saved&,
-                                            int) const;
-template void ExpertLoadCounter::add<double>(const Exec&, const BalanceLoss<double>::Saved&,
-                                             int) const;
+#define QNEXT_INSTANTIATE(Storage)                                                              \
+  template void ExpertLoadCounter::add<Storage>(const Exec&, const Model<Storage>::Saved&, int) \
+      const;
+QNEXT_INSTANTIATE(bf16)
+QNEXT_INSTANTIATE(float)
+QNEXT_INSTANTIATE(double)
+#undef QNEXT_INSTANTIATE
 
 }  // namespace qnext

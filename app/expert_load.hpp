@@ -3,6 +3,7 @@
 
 #include "core/types.hpp"
 #include "layers/model.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 
@@ -24,12 +25,13 @@ class ExpertLoadCounter {
   void clear(const Exec& exec) const;
 
   /// After the forward pass of a microbatch of `tokens` tokens. Counts hold whatever the recompute
-  /// policy.
-  template <class Real>
-  void add(const Exec& exec, const typename BalanceLoss<Real>::Saved& saved, int tokens) const;
+  /// policy, and the module for multi-token prediction is one of the layers whatever the balance
+  /// loss.
+  template <class Storage>
+  void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Waits for the device.
-  ExpertLoad read(const Exec& exec) const;
+  /// Of all ranks of `over` together. Waits for the device.
+  ExpertLoad read(const Communicator& over) const;
 
  private:
   MixtureOfExpertsConfig config_;

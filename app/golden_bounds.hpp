@@ -30,15 +30,15 @@ struct GoldenBounds {
 /// What is judged in bf16: sums over the whole model. Where two experts are nearly as probable,
 /// rounding decides which is chosen, and a whole expert comes or goes: such a pass is held to ten
 /// times what transformers shows in bf16 on the worst of the models of the golden data. A pass that
-/// replays the experts of the file has rounding alone: its values are held to ten times what
-/// transformers shows on the model where none of its choices changed.
+/// replays the experts of the file has rounding alone, and is held to ten times what transformers
+/// shows on the model `odd`, whose weights are no bf16 numbers and which changes few choices.
 struct Bf16Bounds {
   double divergence;       // nats, worst position
   double loss;             // absolute
   double gradient_cosine;  // of all gradients together, at least
 
   static Bf16Bounds own_choice() { return {0.11, 7e-2, 0.975}; }
-  static Bf16Bounds replayed() { return {2.5e-3, 2e-2, 0.975}; }
+  static Bf16Bounds replayed() { return {4e-2, 7e-2, 0.975}; }
 };
 
 }  // namespace qnext

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/gradient_sum.hpp"
 
-#include <bit>
+#include "core/pairwise_tree.hpp"
 
 namespace qnext {
 namespace {
@@ -39,10 +39,7 @@ void put_away(const Exec& exec, const Bytes& sum_bytes, const Bytes& kept_bytes)
 }  // namespace
 
 int GradientSum::levels(GradientOrder order, int microbatches) {
-  if (order == GradientOrder::running || microbatches < 2) {
-    return 0;
-  }
-  return static_cast<int>(std::bit_width(static_cast<unsigned>(microbatches - 1)));
+  return order == GradientOrder::running ? 0 : waiting_sums(microbatches);
 }
 
 std::int64_t GradientSum::stack_bytes(const ParameterTable& table, GradientOrder order,
@@ -55,11 +52,27 @@ std::int64_t GradientSum::stack_bytes(const ParameterTable& table, GradientOrder
 }
 
 GradientSum::GradientSum(const ParameterTable& table, GradientOrder order, int microbatches)
-    : table_(table), order_(order), stack_(levels(order, microbatches)) {
+    : table_(table),
+      order_(order),
+      microbatches_(microbatches),
+      stack_(levels(order, microbatches)) {
   for (Level& level : stack_) {
     for (const auto& group : table.groups()) {
-      level.groups.emplace_back(Kokkos::view_alloc("gradient stack", Kokkos::WithoutInitializing),
-                                group.elements * size_of(accum_of(group.type)));
+      level.emplace_back(Kokkos::view_alloc("gradient stack", Kokkos::WithoutInitializing),
+                         group.elements * size_of(accum_of(group.type)));
+    }
+  }
+}
+
+// The sums that end with this microbatch.
+void GradientSum::add_waiting(const Exec& exec, int last_microbatch) {
+  const auto& groups = table_.groups();
+  for (int merge = merges_after(last_microbatch, microbatches_); merge > 0; --merge) {
+    --waiting_;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      accum_of(groups[g].type) == DataType::float64
+          ? add<double>(exec, groups[g].gradients, stack_[waiting_][g])
+          : add<float>(exec, groups[g].gradients, stack_[waiting_][g]);
     }
   }
 }
@@ -72,36 +85,19 @@ void GradientSum::before_microbatch(const Exec& exec, int m) {
   if (order_ == GradientOrder::running) {
     return;
   }
-  // Adding one to a binary counter: full levels carry into the next one.
-  std::size_t free = 0;
-  for (; stack_[free].full; ++free) {
-    stack_[free].full = false;
-  }
+  add_waiting(exec, m - 1);
   const auto& groups = table_.groups();
   for (std::size_t g = 0; g < groups.size(); ++g) {
-    const bool is_double = accum_of(groups[g].type) == DataType::float64;
-    for (std::size_t level = 0; level < free; ++level) {
-      is_double ? add<double>(exec, groups[g].gradients, stack_[level].groups[g])
-                : add<float>(exec, groups[g].gradients, stack_[level].groups[g]);
-    }
-    is_double ? put_away<double>(exec, groups[g].gradients, stack_[free].groups[g])
-              : put_away<float>(exec, groups[g].gradients, stack_[free].groups[g]);
+    accum_of(groups[g].type) == DataType::float64
+        ? put_away<double>(exec, groups[g].gradients, stack_[waiting_][g])
+        : put_away<float>(exec, groups[g].gradients, stack_[waiting_][g]);
   }
-  stack_[free].full = true;
+  ++waiting_;
 }
 
 void GradientSum::finish(const Exec& exec) {
-  const auto& groups = table_.groups();
-  for (Level& level : stack_) {
-    if (!level.full) {
-      continue;
-    }
-    level.full = false;
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      accum_of(groups[g].type) == DataType::float64
-          ? add<double>(exec, groups[g].gradients, level.groups[g])
-          : add<float>(exec, groups[g].gradients, level.groups[g]);
-    }
+  if (order_ == GradientOrder::tree) {
+    add_waiting(exec, microbatches_ - 1);
   }
 }
 

@@ -14,10 +14,10 @@ enum class GradientOrder { tree, running };
 
 /// Sums the gradients of the microbatches of one step in the table's own buffers.
 ///
-/// `tree` is the canonical pairwise tree over all microbatches of the step: the sum does not depend
-/// on which rank computed which of them, if ranks own consecutive ones. After microbatch m, partial
-/// sums of as many microbatches as the binary digits of m say are kept on a stack. `running` adds
-/// them one after the other and needs no stack.
+/// `tree` is that of core/pairwise_tree.hpp over the microbatches of this rank, which parallel/
+/// tree_sum continues over ranks: the sum does not depend on which rank computed which of them, if
+/// a power of two of ranks own consecutive ones. Partial sums wait on a stack. `running` adds them
+/// one after the other and needs none.
 ///
 ///     before_microbatch(0); backward; before_microbatch(1); backward; ... finish()
 class GradientSum {
@@ -36,14 +36,15 @@ class GradientSum {
   void finish(const Exec& exec);
 
  private:
-  struct Level {
-    bool full = false;
-    std::vector<Tensor<std::byte, 1>> groups;
-  };
+  using Level = std::vector<Tensor<std::byte, 1>>;  // a copy of the gradients of each group
+
+  void add_waiting(const Exec& exec, int last_microbatch);
 
   const ParameterTable& table_;
   GradientOrder order_;
+  int microbatches_;
   std::vector<Level> stack_;
+  int waiting_ = 0;  // levels in use
 };
 
 }  // namespace qnext

@@ -2,6 +2,7 @@
 #include "app/commands.hpp"
 #include "app/options.hpp"
 #include "app/processor.hpp"
+#include "core/profile.hpp"
 #include "core/require.hpp"
 #include "core/subnormals.hpp"
 #include "parallel/runtime.hpp"
@@ -30,6 +31,7 @@ class KokkosRuntime {
     }
     arguments.push_back(nullptr);
     int count = static_cast<int>(arguments.size()) - 1;
+    find_kokkos_tools();
     Kokkos::initialize(count, arguments.data());
     if (count > 1) {
       const std::string unknown = arguments[1];

@@ -4,6 +4,9 @@
 #include "app/activations.hpp"
 #include "app/precision.hpp"
 #include "core/matmul.hpp"
+#include "parallel/replica_sum.hpp"
+#include "parallel/shards.hpp"
+#include "parallel/tree_sum.hpp"
 
 #include <algorithm>
 #include <map>
@@ -34,17 +37,23 @@ std::vector<MemoryPlan::Line> by_name(const std::vector<Arena::Entry>& entries) 
 
 struct ParameterBytes {
   std::int64_t weights = 0;
-  std::int64_t gradients = 0;  // and each moment, and each level of the stack
+  std::int64_t gradients = 0;  // and each level of the stack
+  std::int64_t moments = 0;    // each of both, of the rank that has most
   std::int64_t masters = 0;
+  std::int64_t largest_part = 0;  // of the gradients, that one rank sums
 };
 
-ParameterBytes parameter_bytes(const ParameterTable& table) {
+ParameterBytes parameter_bytes(const ParameterTable& table, int data_ranks) {
   ParameterBytes bytes;
-  for (const auto& group : table.groups()) {
-    const std::int64_t wide = group.elements * size_of(accum_of(group.type));
+  for (std::size_t g = 0; g < table.groups().size(); ++g) {
+    const auto& group = table.groups()[g];
+    const int wide = size_of(accum_of(group.type));
+    const std::int64_t part = largest_part(table, static_cast<int>(g), data_ranks) * wide;
     bytes.weights += group.elements * size_of(group.type);
-    bytes.gradients += wide;
-    bytes.masters += group.type == DataType::bf16 ? wide : 0;
+    bytes.gradients += group.elements * wide;
+    bytes.moments += part;
+    bytes.masters += group.type == DataType::bf16 ? part : 0;
+    bytes.largest_part = std::max(bytes.largest_part, part);
   }
   return bytes;
 }
@@ -52,7 +61,8 @@ ParameterBytes parameter_bytes(const ParameterTable& table) {
 template <class Storage>
 ModelPlan plan_of(const RunConfig& config, int documents) {
   ParameterTable table;
-  const Model<Storage> model(config.model, ProcessGrid{config.degrees}, table);
+  const ProcessGrid grid{config.degrees};
+  const Model<Storage> model(config.model, grid, table);
   Arena measure;
   Activations<Storage>::reserve(model, measure, config.shape(documents));
 
@@ -61,15 +71,19 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
   for (const Parameter& row : table.rows()) {
     plan.mtp_parameters += row.name.rfind("mtp.", 0) == 0 ? row.shard.global_elements() : 0;
   }
-  const ParameterBytes bytes = parameter_bytes(table);
-  const int levels = GradientSum::levels(config.run.gradient_order, config.data.microbatches());
+  const int data_ranks = config.degrees.data;
+  const ParameterBytes bytes = parameter_bytes(table, data_ranks);
+  const int levels = GradientSum::levels(config.run.gradient_order, config.microbatches_of_rank());
   plan.memory.lines = {{"weights", bytes.weights},
                        {"gradients", bytes.gradients},
                        {"gradient stack", levels * bytes.gradients},
                        {"master weights", bytes.masters},
-                       {"moments", 2 * bytes.gradients},
+                       {"moments", 2 * bytes.moments},
+                       {"parts of gradients from other ranks",
+                        TreeSum::workspace_bytes(data_ranks, bytes.largest_part)},
                        {"activations", measure.peak()},
-                       {"vendor workspace", matmul_workspace_bytes()}};
+                       {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
+                       {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   plan.memory.activations = by_name(measure.at_peak());
   return plan;
 }

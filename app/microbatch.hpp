@@ -3,6 +3,7 @@
 
 #include "io/data_stream.hpp"
 #include "layers/model.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -12,12 +13,20 @@ namespace qnext {
 /// Copies a batch of the data to the device.
 Microbatch to_device(const TokenBatch& batch);
 
-/// Positions whose token after the next one belongs to the same document: the labels of multi-token
-/// prediction.
-std::int64_t mtp_label_count(const TokenBatch& batch);
+/// What the batches of a step hold, in whole numbers: ranks add them.
+struct BatchCounts {
+  std::int64_t tokens = 0;
+  std::int64_t labels = 0;
+  std::int64_t mtp_labels = 0;
+  std::int64_t lengths = 0;  // of the documents
+  std::int64_t squares = 0;  // of the lengths
 
-/// Sum of squares of the lengths of the documents over their sum: the length that attention sees.
-double mean_length(const std::vector<TokenBatch>& batches);
+  /// The length that attention sees.
+  double mean_length() const;
+};
+
+/// Of these batches and those of the other ranks.
+BatchCounts count(const std::vector<TokenBatch>& batches, const Communicator& over);
 
 /// What activations for this batch have room for, with the documents of the largest one.
 MicrobatchShape shape_of(const TokenBatch& batch, const MicrobatchShape& largest);

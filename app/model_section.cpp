@@ -84,8 +84,8 @@ GatedDeltaNetConfig read_delta_net(const Section& deck, const ModelConfig& model
   deck.check(config.value_heads % config.key_heads == 0, "value_heads",
              fmt::format("must be a multiple of key_heads, {}", config.key_heads));
   deck.check(config.conv_taps >= 2, "conv_taps", "must be at least 2");
-  deck.check(config.chunk >= 16 && config.chunk <= 128 && config.chunk % 16 == 0, "chunk",
-             "must be a multiple of 16 from 16 to 128");
+  deck.check(config.chunk >= 16 && config.chunk <= 64 && config.chunk % 16 == 0, "chunk",
+             "must be 16, 32, 48 or 64");
   config.norm_epsilon = model.norm_epsilon;
   config.init_deviation = model.init_deviation;
   return config;

@@ -6,12 +6,14 @@
 #include <string>
 
 namespace qnext {
+namespace {
 
-std::int64_t peak_resident_bytes() {
+// One of the lines "VmHWM:    12345 kB".
+std::int64_t status_bytes(const char* name) {
   std::ifstream status("/proc/self/status");
   std::string word;
   while (status >> word) {
-    if (word == "VmHWM:") {
+    if (word == name) {
       std::int64_t kibibytes = 0;
       status >> kibibytes;
       return kibibytes * 1024;
@@ -19,6 +21,16 @@ std::int64_t peak_resident_bytes() {
     status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
   }
   return 0;
+}
+
+}  // namespace
+
+std::int64_t peak_resident_bytes() {
+  return status_bytes("VmHWM:");
+}
+
+std::int64_t resident_bytes() {
+  return status_bytes("VmRSS:");
 }
 
 }  // namespace qnext

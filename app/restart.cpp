@@ -15,8 +15,11 @@ TensorFamily family(const char* name, const AdamW& optimizer,
                     Tensor<std::byte, 1> AdamW::Buffers::*numbers) {
   TensorFamily family;
   family.name = name;
-  for (const AdamW::Buffers& buffers : optimizer.buffers()) {
-    family.buffers.push_back({buffers.type, buffers.*numbers});
+  for (std::size_t g = 0; g < optimizer.buffers().size(); ++g) {
+    const AdamW::Buffers& buffers = optimizer.buffers()[g];
+    const bool held = numbers != &AdamW::Buffers::master || buffers.has_master;
+    family.buffers.push_back(
+        {buffers.type, buffers.*numbers, held ? &optimizer.shards()[g] : nullptr});
   }
   return family;
 }

@@ -90,7 +90,11 @@ struct RunConfig {
   DataSettings data;
   OptimizerSettings optimizer;
   Degrees degrees;
+  std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
   OutputSettings output;
+
+  /// Consecutive microbatches of a step that one data rank takes.
+  int microbatches_of_rank() const { return data.microbatches() / degrees.data; }
 
   /// What the streams of training and of evaluation are made of.
   StreamConfig training_stream() const;
@@ -104,7 +108,7 @@ struct RunConfig {
 int most_documents(const RunConfig& config);
 
 /// Reads every key, refuses what is wrong with file, line, key and value, and what nothing reads.
-/// `ranks` of a job are shared out; without a job there are as many as the degrees want.
+/// `ranks` of a job are shared out; without a job the data degree is that of the deck, or 1.
 RunConfig read_run_config(const Deck& deck, std::optional<int> ranks = {});
 
 }  // namespace qnext

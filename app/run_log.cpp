@@ -37,14 +37,18 @@ std::string format_progress(const Progress& p) {
                             format_seconds(p.seconds_left));
 }
 
-RunLog::RunLog(const std::filesystem::path& file)
-    : file_(std::fopen(file.c_str(), "a")), terminal_(isatty(STDOUT_FILENO) != 0) {
-  if (!file_) {
+RunLog::RunLog(const std::filesystem::path& file, const Communicator& world)
+    : file_(world.first() ? std::fopen(file.c_str(), "a") : nullptr),
+      terminal_(world.ranks() == 1 && isatty(STDOUT_FILENO) != 0) {
+  if (world.first() && !file_) {
     throw EnvironmentError(file.string() + ": cannot be written: " + std::strerror(errno));
   }
 }
 
 void RunLog::line(const std::string& text) {
+  if (!file_) {
+    return;
+  }
   std::fputs((live_line_ ? "\n" + text + "\n" : text + "\n").c_str(), stdout);
   std::fflush(stdout);
   live_line_ = false;
@@ -53,6 +57,9 @@ void RunLog::line(const std::string& text) {
 }
 
 void RunLog::progress(const Progress& progress, bool interval) {
+  if (!file_) {
+    return;
+  }
   const std::string text = format_progress(progress);
   if (terminal_) {
     std::fputs(("\r\033[K" + text).c_str(), stdout);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "parallel/communicator.hpp"
+
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -32,7 +34,9 @@ std::string format_seconds(double seconds);
 /// progress is one line that is written over; otherwise it is a line for each interval.
 class RunLog {
  public:
-  explicit RunLog(const std::filesystem::path& file);
+  /// Of many ranks the first one speaks; the lines of the others are the same and go nowhere. What
+  /// launchers make of standard output looks like a terminal and is none.
+  RunLog(const std::filesystem::path& file, const Communicator& world);
 
   void line(const std::string& text);
 

@@ -37,17 +37,12 @@ SignalGuard::~SignalGuard() {
   }
 }
 
-const char* SignalGuard::received() const {
-  switch (last_signal) {
-    case 0:
-      return nullptr;
-    case SIGTERM:
-      return "SIGTERM";
-    case SIGUSR1:
-      return "SIGUSR1";
-    default:
-      return "SIGINT";
-  }
+int SignalGuard::received() const {
+  return last_signal;
+}
+
+const char* name_of_signal(int signal) {
+  return signal == SIGTERM ? "SIGTERM" : signal == SIGUSR1 ? "SIGUSR1" : "SIGINT";
 }
 
 }  // namespace qnext

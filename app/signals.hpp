@@ -12,8 +12,11 @@ class SignalGuard {
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
 
-  /// "SIGTERM", or null as long as none came.
-  const char* received() const;
+  /// The last one, or 0 as long as none came.
+  int received() const;
 };
+
+/// "SIGTERM"
+const char* name_of_signal(int signal);
 
 }  // namespace qnext

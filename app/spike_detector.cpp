@@ -14,14 +14,16 @@ double SpikeDetector::median() const {
 }
 
 bool SpikeDetector::is_spike(double value) {
-  if (recent_.size() == window_ && value > factor_ * median()) {
-    return true;
+  bool spike = false;
+  if (recent_.size() == window_) {
+    usual_ = median();
+    spike = value > factor_ * usual_;
   }
   recent_.push_back(value);
   if (recent_.size() > window_) {
     recent_.pop_front();
   }
-  return false;
+  return spike;
 }
 
 }  // namespace qnext

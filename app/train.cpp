@@ -3,6 +3,7 @@
 #include "app/flops.hpp"
 #include "app/memory_plan.hpp"
 #include "app/precision.hpp"
+#include "app/process_memory.hpp"
 #include "app/processor.hpp"
 #include "app/run_config.hpp"
 #include "app/run_folder.hpp"
@@ -11,7 +12,8 @@
 #include "core/profile.hpp"
 #include "core/version.hpp"
 #include "io/deck.hpp"
-#include "parallel/communicator.hpp"
+#include "parallel/process_grid.hpp"
+#include "parallel/runtime.hpp"
 
 #include <fmt/format.h>
 
@@ -25,10 +27,11 @@ struct TrainAs {
   const Deck& deck;
   const RunFolder& folder;
   RunLog& log;
+  const ProcessGrid& grid;
 
   template <class Storage>
   Status operator()() const {
-    return Trainer<Storage>(config, deck, folder, log).run();
+    return Trainer<Storage>(config, deck, folder, log, grid).run();
   }
 };
 
@@ -44,7 +47,22 @@ void log_origin(const RunConfig& config, RunLog& log) {
                        config.data.tokens_per_step()));
 }
 
-void log_plan(const RunConfig& config, RunLog& log) {
+void log_ranks(const ProcessGrid& grid, RunLog& log) {
+  const Degrees& d = grid.degrees;
+  log.line(fmt::format("ranks={} tensor={} context={} pipeline={} expert={} data={} mpi={}",
+                       grid.world.ranks(), d.tensor, d.context, d.pipeline, d.expert, d.data,
+                       Runtime::library()));
+  if (grid.world.ranks() > 1) {
+    log.line(rank_map(grid));
+    if (!Kokkos::SpaceAccessibility<Kokkos::HostSpace, Exec::memory_space>::accessible) {
+      log.line(fmt::format("device_messages={}",
+                           grid.world.device_memory_goes_straight() ? "straight" : "staged"));
+    }
+  }
+}
+
+// Bytes that the plan asks for.
+std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   const ModelPlan plan = plan_model(config, most_documents(config));
   log.line(fmt::format("parameters={} layers={} width={}", plan.parameters, config.model.layers(),
                        config.model.width));
@@ -60,30 +78,51 @@ void log_plan(const RunConfig& config, RunLog& log) {
   }
   log.line(fmt::format("flops_per_token={:.0f} = 6 ({})",
                        flops_per_token(config.model, config.data.sequence), formula));
+  return plan.memory.total();
+}
+
+// The plan against what the run took beside what the program holds before it begins.
+void log_memory(std::int64_t planned, std::int64_t at_start, RunLog& log) {
+  const std::int64_t taken = peak_resident_bytes() - at_start;
+  log.line(fmt::format("memory planned={} taken={} difference={:+.1f}% at_start={}",
+                       format_bytes(planned), format_bytes(taken),
+                       100.0 * (static_cast<double>(taken) / static_cast<double>(planned) - 1.0),
+                       format_bytes(at_start)));
 }
 
 }  // namespace
 
 Status train(const TrainOptions& options, const Communicator& world) {
-  if (world.ranks() > 1) {
-    throw InputError(fmt::format("the job has {} ranks; this build trains on one", world.ranks()));
-  }
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
   const RunConfig config = read_run_config(deck, world.ranks());
+  if (config.degrees.expert > 1) {
+    throw InputError(fmt::format(
+        "parallel.expert = {}: train does not share experts out in this version; it must be 1",
+        config.degrees.expert));
+  }
+  const ProcessGrid grid(config.degrees, world.with_device_memory(config.device_messages.value_or(
+                                             world.device_memory_goes_straight())));
   const RunFolder folder(config.output.folder);
-  RunLog log(folder.file("log.txt"));
+  RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
-  log_plan(config, log);
-  folder.write_deck(deck);
+  log_ranks(grid, log);
+  const std::int64_t planned = log_plan(config, log);
+  if (world.first()) {
+    folder.write_deck(deck);
+  }
   if (options.profile) {
     Profile::start();
   }
-  const Status status = with_storage(config.run.precision, TrainAs{config, deck, folder, log});
+  const std::int64_t at_start = resident_bytes();
+  const Status status =
+      with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
+  log_memory(planned, at_start, log);
   if (options.profile) {
     Profile::stop();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     log.line(Profile::table(seconds.count()));
+    log.line(world.traffic().table());
   }
   return status;
 }

@@ -13,8 +13,8 @@ struct TrainedModel {
   ParameterTable table;
   Model<Storage> model;
 
-  TrainedModel(const ModelConfig& config, bool with_gradients)
-      : model(config, ProcessGrid{}, table) {
+  TrainedModel(const ModelConfig& config, bool with_gradients, const ProcessGrid& grid = {})
+      : model(config, grid, table) {
     table.lay_out(with_gradients);
   }
 };

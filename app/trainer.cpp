@@ -42,43 +42,56 @@ std::string bad_gradients(const ParameterTable& table, const AdamW::GradientNorm
 
 template <class Storage>
 Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder,
-                          RunLog& log)
+                          RunLog& log, const ProcessGrid& grid)
     : config_(config),
       deck_(deck),
       folder_(folder),
       log_(log),
-      trained_(config.model, true),
-      optimizer_(config.optimizer.adamw, trained_.table),
+      grid_(grid),
+      trained_(config.model, true, grid),
+      optimizer_(config.optimizer.adamw, trained_.table, grid),
       stream_(config.training_stream()),
       evaluation_(config.data.evaluates()
                       ? std::optional<EvaluationStream>(config.evaluation_stream())
                       : std::nullopt),
       largest_(config.shape(
           std::max(stream_.most_documents(), evaluation_ ? evaluation_->most_documents() : 1))),
-      step_(config, trained_.model, trained_.table, largest_),
+      step_(config, grid, trained_.model, trained_.table, optimizer_, largest_),
       spikes_(config.optimizer.spike.factor, config.optimizer.spike.window),
       checkpoints_(folder.checkpoints().string(), config.output.keep),
       peak_flops_(config.run.peak_flops) {}
 
+// The checkpoint to go on from, as the first rank finds it, or nothing.
+template <class Storage>
+std::string Trainer<Storage>::find_start() {
+  std::string path;
+  if (grid_.world.first()) {
+    for (const std::string& leftover : checkpoints_.remove_leftovers()) {
+      log_.line("removed " + leftover + ", which an interrupted run left half-written");
+    }
+    const auto found = checkpoints_.find_newest();
+    if (config_.output.resume == "never" && !found.path.empty()) {
+      throw InputError(fmt::format(
+          "output.resume = never: {} holds checkpoints of an earlier run, the newest of step {}; "
+          "choose another output.folder or remove this one",
+          folder_.path().string(), found.step));
+    }
+    for (const auto& refused : found.refused) {
+      log_.line(fmt::format("refused {}: {}", refused.path, refused.reason));
+    }
+    path = config_.output.resume == "latest" || config_.output.resume == "never"
+               ? found.path
+               : checkpoint_of(config_.output.resume);
+  }
+  grid_.world.broadcast(path, 0);
+  return path;
+}
+
 template <class Storage>
 void Trainer<Storage>::start() {
-  for (const std::string& leftover : checkpoints_.remove_leftovers()) {
-    log_.line("removed " + leftover + ", which an interrupted run left half-written");
-  }
-  const auto found = checkpoints_.find_newest();
-  if (config_.output.resume == "never" && !found.path.empty()) {
-    throw InputError(fmt::format(
-        "output.resume = never: {} holds checkpoints of an earlier run, the newest of step {}; "
-        "choose another output.folder or remove this one",
-        folder_.path().string(), found.step));
-  }
-  for (const auto& refused : found.refused) {
-    log_.line(fmt::format("refused {}: {}", refused.path, refused.reason));
-  }
-  if (config_.output.resume != "latest" && config_.output.resume != "never") {
-    resume(checkpoint_of(config_.output.resume));
-  } else if (!found.path.empty()) {
-    resume(found.path);
+  const std::string path = find_start();
+  if (!path.empty()) {
+    resume(path);
   } else {
     start_weights(config_.init, config_.run.seed, trained_.table);
     optimizer_.copy_masters_from_parameters();
@@ -90,7 +103,9 @@ void Trainer<Storage>::start() {
   }
   log_.line(fmt::format("peak_flops={:.4g} ({})", peak_flops_,
                         config_.run.peak_flops > 0.0 ? "of the deck" : "measured"));
-  metrics_.emplace(folder_.path().string(), state_.step, config_.output.tensorboard);
+  if (grid_.world.first()) {
+    metrics_.emplace(folder_.path().string(), state_.step, config_.output.tensorboard);
+  }
 }
 
 template <class Storage>
@@ -130,7 +145,7 @@ bool Trainer<Storage>::may_update(const StepNumbers& numbers) {
   }
   const std::string what =
       fmt::format("step {}: the gradient norm is {:.4g}, {:.1f} times the usual", step,
-                  numbers.gradients.global, numbers.gradients.global / spikes_.median());
+                  numbers.gradients.global, numbers.gradients.global / spikes_.usual());
   if (settings.spike.action == Action::stop) {
     throw BadNumberError(what + fmt::format("; at most {} times is wanted", settings.spike.factor));
   }
@@ -143,11 +158,13 @@ void Trainer<Storage>::step() {
   const auto begin = Clock::now();
   ++state_.step;
   std::vector<TokenBatch> batches;
-  for (int m = 0; m < config_.data.microbatches(); ++m) {
-    batches.push_back(stream_.batch(state_.cursor, std::int64_t{m} * config_.data.microbatch,
-                                    config_.data.microbatch));
+  const int count = config_.microbatches_of_rank();
+  const std::int64_t first = std::int64_t{grid_.place.data} * count;
+  for (std::int64_t m = first; m < first + count; ++m) {
+    batches.push_back(
+        stream_.batch(state_.cursor, m * config_.data.microbatch, config_.data.microbatch));
   }
-  const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches, optimizer_);
+  const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches);
   const double rate = config_.optimizer.learning_rate.rate(state_.step);
   if (may_update(numbers)) {
     const Phase phase("update");
@@ -175,7 +192,7 @@ template <class Storage>
 void Trainer<Storage>::evaluate() {
   const auto begin = Clock::now();
   const EvaluationResult result =
-      qnext::evaluate(exec_, trained_.model, step_.memory(), largest_, *evaluation_);
+      qnext::evaluate(exec_, trained_.model, step_.memory(), largest_, *evaluation_, grid_.data);
   evaluated_ = result.loss;
   const bool best = result.loss < state_.best_loss;
   if (best) {
@@ -189,10 +206,14 @@ void Trainer<Storage>::evaluate() {
 
 template <class Storage>
 void Trainer<Storage>::report(const StepNumbers& numbers, double rate, double seconds) {
+  if (!metrics_) {
+    return;
+  }
   RunMetrics::Speed speed;
+  const double peak = peak_flops_ * grid_.world.ranks();
   const double flops = flops_per_token(config_.model, numbers.mean_length);
   speed.tokens_per_second = static_cast<double>(numbers.tokens) / seconds;
-  speed.mfu = peak_flops_ > 0.0 ? flops * speed.tokens_per_second / peak_flops_ : 0.0;
+  speed.mfu = peak > 0.0 ? flops * speed.tokens_per_second / peak : 0.0;
   speed.peak_memory = peak_resident_bytes();
   metrics_->write(state_.step, state_.tokens, numbers, rate, speed, evaluated_);
 
@@ -205,7 +226,7 @@ void Trainer<Storage>::report(const StepNumbers& numbers, double rate, double se
   progress.steps = config_.run.steps;
   progress.loss = numbers.loss;
   progress.tokens_per_second = static_cast<double>(interval_tokens_) / interval_seconds_;
-  progress.mfu = peak_flops_ > 0.0 ? flops * progress.tokens_per_second / peak_flops_ : 0.0;
+  progress.mfu = peak > 0.0 ? flops * progress.tokens_per_second / peak : 0.0;
   progress.memory = speed.peak_memory;
   progress.seconds_left = static_cast<double>(config_.run.steps - state_.step) *
                           static_cast<double>(numbers.tokens) / progress.tokens_per_second;
@@ -217,61 +238,77 @@ void Trainer<Storage>::report(const StepNumbers& numbers, double rate, double se
   }
 }
 
+// Signals reach some ranks, files are seen by the first, clocks differ: the largest answer holds.
 template <class Storage>
-bool Trainer<Storage>::checkpoint_is_due() const {
+typename Trainer<Storage>::Requests Trainer<Storage>::requests() const {
   const OutputSettings& output = config_.output;
-  if (evaluated_ && state_.best_step == state_.step) {
-    return output.checkpoints();
-  }
-  if (output.checkpoint_every > 0 && state_.step % output.checkpoint_every == 0) {
-    return true;
-  }
-  return output.checkpoint_minutes > 0.0 &&
-         seconds_between(checkpoint_time_, Clock::now()) >= 60.0 * output.checkpoint_minutes;
+  const auto now = Clock::now();
+  const bool first = grid_.world.first();
+  const double limit = 60.0 * config_.run.wall_time;
+  const bool by_time = output.checkpoint_minutes > 0.0 &&
+                       seconds_between(checkpoint_time_, now) >= 60.0 * output.checkpoint_minutes;
+  const bool by_step =
+      evaluated_ && state_.best_step == state_.step
+          ? output.checkpoints()
+          : output.checkpoint_every > 0 && state_.step % output.checkpoint_every == 0;
+  std::vector<std::int64_t> asked{
+      signals_.received(), first && folder_.asks("stop"), first && folder_.asks("checkpoint_now"),
+      limit > 0.0 && seconds_between(begin_, now) + longest_step_ >= limit, by_step || by_time};
+  grid_.world.maximum(asked);
+  return {static_cast<int>(asked[0]), asked[1] != 0, asked[2] != 0, asked[3] != 0, asked[4] != 0};
 }
 
 template <class Storage>
 void Trainer<Storage>::checkpoint(const char* why) {
   if (last_checkpoint_ != state_.step) {
     const Phase phase("checkpoint");
-    metrics_->flush();
+    if (metrics_) {
+      metrics_->flush();
+    }
     CheckpointContent content =
         restart_content(state_, trained_.model.balance_loss().previous_counts());
     content.given_deck = deck_.text();
     content.resolved_deck = deck_.resolved();
     content.records.insert_or_assign("program",
                                      program_record(exec_.concurrency(), processor_features()));
-    const std::string path =
-        checkpoints_.write(content, trained_.table, optimizer_families(optimizer_));
+    const std::string path = checkpoints_.write(
+        content, trained_.table, optimizer_families(optimizer_), grid_.world, grid_.tensor);
     log_.line(fmt::format("checkpoint={} why={}", path, why));
     last_checkpoint_ = state_.step;
   }
-  if (state_.best_step == state_.step && evaluated_) {
+  if (state_.best_step == state_.step && evaluated_ && grid_.world.first()) {
     checkpoints_.keep_as_best(state_.step);
   }
   checkpoint_time_ = Clock::now();
 }
 
 template <class Storage>
-std::optional<Status> Trainer<Storage>::asked_to_leave() {
-  if (const char* signal = signals_.received()) {
+void Trainer<Storage>::finish_request(const char* file) const {
+  if (grid_.world.first()) {
+    folder_.answer(file);
+  }
+}
+
+template <class Storage>
+std::optional<Status> Trainer<Storage>::answer(const Requests& requests) {
+  if (requests.signal != 0) {
+    const char* const signal = name_of_signal(requests.signal);
     checkpoint(signal);
     log_.line(fmt::format("interrupted by {} after step {}; the same command goes on", signal,
                           state_.step));
     return Status::interrupted;
   }
-  if (folder_.asks("stop")) {
+  if (requests.stop) {
     checkpoint("stop");
-    folder_.answer("stop");
+    finish_request("stop");
     log_.line(fmt::format("stopped by the file stop after step {}", state_.step));
     return Status::done;
   }
-  if (folder_.asks("checkpoint_now")) {
+  if (requests.checkpoint_now) {
     checkpoint("checkpoint_now");
-    folder_.answer("checkpoint_now");
+    finish_request("checkpoint_now");
   }
-  const double limit = 60.0 * config_.run.wall_time;
-  if (limit > 0.0 && seconds_between(begin_, Clock::now()) + longest_step_ >= limit) {
+  if (requests.wall_time_is_over) {
     checkpoint("wall_time");
     log_.line(
         fmt::format("the wall time of {} minutes is over after step {}; the same command goes on",
@@ -286,20 +323,23 @@ Status Trainer<Storage>::run() {
   start();
   while (state_.step < config_.run.steps) {
     step();
-    if (checkpoint_is_due()) {
+    const Requests asked = requests();
+    if (asked.checkpoint_is_due) {
       checkpoint(evaluated_ && state_.best_step == state_.step ? "best" : "interval");
     }
     if (state_.step == config_.run.steps) {
       break;
     }
-    if (const auto status = asked_to_leave()) {
+    if (const auto status = answer(asked)) {
       return *status;
     }
   }
   if (config_.output.checkpoints()) {
     checkpoint("end");
   }
-  metrics_->flush();
+  if (metrics_) {
+    metrics_->flush();
+  }
   log_.line(fmt::format(
       "done: step={} tokens={} training_seconds={:.1f} wall_seconds={:.1f} peak_memory={} "
       "vendor_workspace={}",

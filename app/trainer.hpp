@@ -14,6 +14,7 @@
 #include "io/checkpoint_folder.hpp"
 #include "io/data_stream.hpp"
 #include "io/deck.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <chrono>
 #include <optional>
@@ -21,31 +22,44 @@
 namespace qnext {
 
 /// One run from its first step, or from its newest checkpoint, to its last step or to a request to
-/// leave.
+/// leave. All ranks of the grid run it together and decide everything alike; the first one writes.
 template <class Storage>
 class Trainer {
  public:
-  Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder, RunLog& log);
+  Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder, RunLog& log,
+          const ProcessGrid& grid);
 
   Status run();
 
  private:
   using Clock = std::chrono::steady_clock;
 
+  // What users, clocks and batch systems want after a step: agreed upon by all ranks.
+  struct Requests {
+    int signal = 0;
+    bool stop = false;
+    bool checkpoint_now = false;
+    bool wall_time_is_over = false;
+    bool checkpoint_is_due = false;
+  };
+
   void start();
+  std::string find_start();
   void resume(const std::string& path);
   void step();
   bool may_update(const StepNumbers& numbers);
   void evaluate();
   void checkpoint(const char* why);
-  bool checkpoint_is_due() const;
+  Requests requests() const;
   void report(const StepNumbers& numbers, double rate, double seconds);
-  std::optional<Status> asked_to_leave();
+  void finish_request(const char* file) const;
+  std::optional<Status> answer(const Requests& requests);
 
   const RunConfig& config_;
   const Deck& deck_;
   const RunFolder& folder_;
   RunLog& log_;
+  const ProcessGrid& grid_;
   Clock::time_point begin_ = Clock::now();
   SignalGuard signals_;
 
@@ -59,7 +73,7 @@ class Trainer {
   SpikeDetector spikes_;
   CheckpointFolder checkpoints_;
   RunState state_;
-  std::optional<RunMetrics> metrics_;
+  std::optional<RunMetrics> metrics_;  // of the first rank
   double peak_flops_ = 0.0;
 
   std::optional<double> evaluated_;    // the loss, if this step was evaluated

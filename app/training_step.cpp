@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/training_step.hpp"
 
-#include "app/microbatch.hpp"
 #include "core/phase.hpp"
 #include "core/random.hpp"
 
@@ -10,64 +9,109 @@
 namespace qnext {
 namespace {
 
-std::int64_t label_count(const std::vector<TokenBatch>& batches) {
-  std::int64_t count = 0;
-  for (const TokenBatch& batch : batches) {
-    count += batch.label_count;
-  }
-  return std::max<std::int64_t>(count, 1);
+template <class Real>
+Tensor<Real, 1> gradients_of(const ParameterTable::Group& group) {
+  return Tensor<Real, 1>(reinterpret_cast<Real*>(group.gradients.data()), group.elements);
 }
 
-std::int64_t mtp_label_count(const std::vector<TokenBatch>& batches) {
-  std::int64_t count = 0;
-  for (const TokenBatch& batch : batches) {
-    count += mtp_label_count(batch);
+std::int64_t largest_part_bytes(const AdamW& optimizer) {
+  std::int64_t largest = 0;
+  for (std::size_t g = 0; g < optimizer.shards().size(); ++g) {
+    const auto& borders = optimizer.shards()[g].borders;
+    for (std::size_t r = 0; r + 1 < borders.size(); ++r) {
+      largest =
+          std::max(largest, (borders[r + 1] - borders[r]) * size_of(optimizer.buffers()[g].type));
+    }
   }
-  return std::max<std::int64_t>(count, 1);
-}
-
-double on_host(const Tensor<double, 0>& number) {
-  double value = 0.0;
-  Kokkos::deep_copy(value, number);
-  return value;
+  return largest;
 }
 
 }  // namespace
 
 template <class Storage>
-TrainingStep<Storage>::TrainingStep(const RunConfig& config, const Model<Storage>& model,
-                                    const ParameterTable& table, const MicrobatchShape& largest)
+TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& grid,
+                                    const Model<Storage>& model, const ParameterTable& table,
+                                    const AdamW& optimizer, const MicrobatchShape& largest)
     : config_(config),
+      grid_(grid),
       model_(model),
+      table_(table),
+      optimizer_(optimizer),
       largest_(largest),
       memory_(model, largest),
-      gradient_sum_(table, config.run.gradient_order, config.data.microbatches()),
+      gradient_sum_(table, config.run.gradient_order, config.microbatches_of_rank()),
+      rank_sum_(grid.data.ranks(), largest_part_bytes(optimizer)),
+      replica_sum_(grid, table),
       load_(config.model),
-      sums_(LossSums::make()) {}
+      sums_(LossSums::make()),
+      losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {}
 
 template <class Storage>
-LossScale TrainingStep<Storage>::loss_scale(const std::vector<TokenBatch>& batches) const {
+LossScale TrainingStep<Storage>::loss_scale(const BatchCounts& counts) const {
   LossScale scale;
-  scale.cross_entropy = 1.0 / static_cast<double>(label_count(batches));
-  scale.balance = 1.0 / static_cast<double>(batches.size());
+  scale.cross_entropy = 1.0 / static_cast<double>(std::max<std::int64_t>(counts.labels, 1));
+  scale.balance = 1.0 / static_cast<double>(config_.data.microbatches());
   if (model_.mtp() != nullptr) {
-    scale.mtp = config_.mtp_loss / static_cast<double>(mtp_label_count(batches));
+    scale.mtp =
+        config_.mtp_loss / static_cast<double>(std::max<std::int64_t>(counts.mtp_labels, 1));
   }
   return scale;
 }
 
 template <class Storage>
 Dropout TrainingStep<Storage>::dropout(std::int64_t step, std::size_t microbatch) const {
-  const std::uint64_t place = static_cast<std::uint64_t>(step) * config_.data.microbatches() +
-                              static_cast<std::uint64_t>(microbatch);
-  return {config_.run.dropout, random_bits(random_key(config_.run.seed, "dropout"), place)};
+  const std::uint64_t before = static_cast<std::uint64_t>(step) * config_.data.microbatches() +
+                               std::uint64_t(grid_.place.data) * config_.microbatches_of_rank();
+  return {config_.run.dropout,
+          random_bits(random_key(config_.run.seed, "dropout"), before + microbatch)};
+}
+
+// The sums of this microbatch go to its row and start again from zero.
+template <class Storage>
+void TrainingStep<Storage>::keep_losses(const Exec& exec, int microbatch) const {
+  const auto row = Kokkos::subview(losses_, microbatch, Kokkos::ALL);
+  Kokkos::deep_copy(exec, Kokkos::subview(row, 0), sums_.cross_entropy);
+  Kokkos::deep_copy(exec, Kokkos::subview(row, 1), sums_.mtp);
+  Kokkos::deep_copy(exec, Kokkos::subview(row, 2), sums_.balance);
+  sums_.clear(exec);
+}
+
+template <class Storage>
+void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
+  const Phase phase("gradients over ranks");
+  for (std::size_t g = 0; g < table_.groups().size(); ++g) {
+    const auto& group = table_.groups()[g];
+    const Shards& shards = optimizer_.shards()[g];
+    accum_of(group.type) == DataType::float64
+        ? rank_sum_.sum_parts<double>(exec, gradients_of<double>(group), shards)
+        : rank_sum_.sum_parts<float>(exec, gradients_of<float>(group), shards);
+    replica_sum_.sum(exec, g, shards.begin(), shards.end());
+  }
+  grid_.data.sum_whole(model_.balance_loss().step_counts());
+}
+
+// One after the other over the microbatches of the step.
+template <class Storage>
+void TrainingStep<Storage>::add_losses(const LossScale& scale, const BatchCounts& counts,
+                                       StepNumbers& numbers) const {
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), losses_);
+  const auto all =
+      grid_.data.all_gather(std::vector<double>(host.data(), host.data() + host.size()));
+  for (std::size_t i = 0; i < all.size(); i += 3) {
+    numbers.loss += all[i];
+    numbers.loss_mtp += all[i + 1];
+    numbers.loss_balance += all[i + 2];
+  }
+  numbers.loss *= scale.cross_entropy;
+  numbers.loss_mtp /= static_cast<double>(std::max<std::int64_t>(counts.mtp_labels, 1));
+  numbers.loss_balance *= scale.balance;
 }
 
 template <class Storage>
 StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int64_t step,
-                                                     const std::vector<TokenBatch>& batches,
-                                                     const AdamW& optimizer) {
-  const LossScale scale = loss_scale(batches);
+                                                     const std::vector<TokenBatch>& batches) {
+  const BatchCounts counts = count(batches, grid_.data);
+  const LossScale scale = loss_scale(counts);
   sums_.clear(exec);
   load_.clear(exec);
   for (std::size_t m = 0; m < batches.size(); ++m) {
@@ -80,28 +124,24 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
     {
       const Phase phase("forward");
       model_.forward(exec, microbatch, dropout(step, m), activations.saved, activations.work);
-      load_.add<Accum<Storage>>(exec, activations.saved.balance,
-                                static_cast<int>(batches[m].tokens.size()));
+      load_.add<Storage>(exec, activations.saved, static_cast<int>(batches[m].tokens.size()));
     }
     const Phase phase("backward");
     model_.backward(exec, microbatch, scale, dropout(step, m), activations.saved, activations.work,
                     sums_);
+    keep_losses(exec, static_cast<int>(m));
   }
   gradient_sum_.finish(exec);
+  sum_over_ranks(exec);
   model_.balance_loss().end_step(exec);
 
   const Phase phase("gradient norm");
   StepNumbers numbers;
-  numbers.gradients = optimizer.gradient_norms(exec);
-  numbers.loss = on_host(sums_.cross_entropy) * scale.cross_entropy;
-  numbers.loss_mtp =
-      on_host(sums_.mtp) / static_cast<double>(model_.mtp() ? mtp_label_count(batches) : 1);
-  numbers.loss_balance = on_host(sums_.balance) * scale.balance;
-  numbers.load = load_.read(exec);
-  numbers.mean_length = mean_length(batches);
-  for (const TokenBatch& batch : batches) {
-    numbers.tokens += static_cast<std::int64_t>(batch.tokens.size());
-  }
+  numbers.gradients = optimizer_.gradient_norms(exec);
+  add_losses(scale, counts, numbers);
+  numbers.load = load_.read(grid_.data);
+  numbers.mean_length = counts.mean_length();
+  numbers.tokens = counts.tokens;
   return numbers;
 }
 

@@ -4,17 +4,21 @@
 #include "app/activations.hpp"
 #include "app/expert_load.hpp"
 #include "app/gradient_sum.hpp"
+#include "app/microbatch.hpp"
 #include "app/run_config.hpp"
 #include "io/data_stream.hpp"
 #include "layers/adamw.hpp"
 #include "layers/model.hpp"
+#include "parallel/process_grid.hpp"
+#include "parallel/replica_sum.hpp"
+#include "parallel/tree_sum.hpp"
 
 #include <cstdint>
 #include <vector>
 
 namespace qnext {
 
-/// What is known of a step when its gradients are.
+/// What is known of a step when its gradients are: of all ranks together, and the same on each.
 struct StepNumbers {
   double loss = 0.0;          // cross entropy, mean over the labels, nats
   double loss_mtp = 0.0;      // the same of multi-token prediction, without coefficient
@@ -25,29 +29,41 @@ struct StepNumbers {
   AdamW::GradientNorms gradients;
 };
 
-/// Computes the gradients of one step: the sum over its microbatches, in the table.
+/// Computes the gradients of one step: the sum over its microbatches, of which this rank takes
+/// consecutive ones. Sums over microbatches have the same order on any number of ranks.
 template <class Storage>
 class TrainingStep {
  public:
-  TrainingStep(const RunConfig& config, const Model<Storage>& model, const ParameterTable& table,
-               const MicrobatchShape& largest);
+  TrainingStep(const RunConfig& config, const ProcessGrid& grid, const Model<Storage>& model,
+               const ParameterTable& table, const AdamW& optimizer, const MicrobatchShape& largest);
 
   ActivationMemory<Storage>& memory() { return memory_; }
 
+  /// `batches`: those of this rank. The gradients of the whole step are in the part of the table
+  /// that the optimizer's shards give to this rank.
   StepNumbers compute_gradients(const Exec& exec, std::int64_t step,
-                                const std::vector<TokenBatch>& batches, const AdamW& optimizer);
+                                const std::vector<TokenBatch>& batches);
 
  private:
-  LossScale loss_scale(const std::vector<TokenBatch>& batches) const;
+  LossScale loss_scale(const BatchCounts& counts) const;
   Dropout dropout(std::int64_t step, std::size_t microbatch) const;
+  void keep_losses(const Exec& exec, int microbatch) const;
+  void sum_over_ranks(const Exec& exec) const;
+  void add_losses(const LossScale& scale, const BatchCounts& counts, StepNumbers& numbers) const;
 
   const RunConfig& config_;
+  const ProcessGrid& grid_;
   const Model<Storage>& model_;
+  const ParameterTable& table_;
+  const AdamW& optimizer_;
   MicrobatchShape largest_;
   ActivationMemory<Storage> memory_;
   GradientSum gradient_sum_;
+  TreeSum rank_sum_;
+  ReplicaSum replica_sum_;
   ExpertLoadCounter load_;
   LossSums sums_;
+  Tensor<double, 2> losses_;  // (microbatches of this rank, 3)  cross entropy, MTP, balance
 };
 
 }  // namespace qnext

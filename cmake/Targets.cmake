@@ -194,3 +194,11 @@ function(qnext_deck_test name)
   set_tests_properties(deck.${name} PROPERTIES LABELS deck TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
                                                ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT}")
 endfunction()
+
+# The same with several ranks of one thread each: the script calls the launcher in QNEXT_MPIRUN.
+function(qnext_mpi_deck_test name)
+  qnext_deck_test(${name} ${ARGN})
+  set_tests_properties(
+    deck.${name} PROPERTIES LABELS mpi ENVIRONMENT
+                 "${QNEXT_TEST_ENVIRONMENT};OMP_NUM_THREADS=1;${QNEXT_MPI_ENVIRONMENT};QNEXT_MPIRUN=${MPIEXEC_EXECUTABLE}")
+endfunction()

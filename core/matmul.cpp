@@ -102,6 +102,15 @@ std::int64_t matmul_workspace_bytes() {
 #endif
 }
 
+std::int64_t matmul_planned_workspace_bytes(DataType type) {
+#if defined(KOKKOS_ENABLE_CUDA) || defined(KOKKOS_ENABLE_HIP)
+  (void)type;
+  return matmul_workspace_bytes();
+#else
+  return matmul_cpu_workspace_bytes(type);
+#endif
+}
+
 #define QNEXT_INSTANTIATE(In, Out)                                                                 \
   template void matmul<In, Out>(const Exec&, Op, const Tensor<const In, 2>&, Op,                   \
                                 const Tensor<const In, 2>&, const Tensor<Out, 2>&, Write);         \

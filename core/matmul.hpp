@@ -44,7 +44,11 @@ void matmul_grouped_gradient(const Exec& exec, const Tensor<const int, 1>& offse
                              const Tensor<const In, 2>& a, const Tensor<const In, 2>& c,
                              const Tensor<Out, 3>& b);
 
-/// Memory that products hold beside their operands so far, grown by their largest shapes.
+/// Memory that vendor libraries hold beside the operands of products so far, grown by their largest
+/// shapes.
 std::int64_t matmul_workspace_bytes();
+
+/// What that grows to in a run whose operands have that type.
+std::int64_t matmul_planned_workspace_bytes(DataType type);
 
 }  // namespace qnext

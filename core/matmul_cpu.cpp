@@ -318,6 +318,14 @@ void matmul_grouped_gradient_cpu(const Exec& exec, const Tensor<const int, 1>& o
       .launch("matmul::grouped_gradient", exec);
 }
 
+std::int64_t matmul_cpu_workspace_bytes(DataType type) {
+  using Block = Blocking<bf16>;
+  return type == DataType::bf16 && onednn::available()
+             ? Exec().concurrency() *
+                   onednn::scratch_bytes_of(Block::rows, Block::columns, Block::terms)
+             : 0;
+}
+
 #define QNEXT_INSTANTIATE(In, Out)                                                             \
   template void matmul_cpu<In, Out>(const Exec&, Op, const Tensor<const In, 2>&, Op,           \
                                     const Tensor<const In, 2>&, const Tensor<Out, 2>&, Write); \

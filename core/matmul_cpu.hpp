@@ -23,4 +23,7 @@ void matmul_grouped_gradient_cpu(const Exec& exec, const Tensor<const int, 1>& o
                                  const Tensor<const In, 2>& a, const Tensor<const In, 2>& c,
                                  const Tensor<Out, 3>& b);
 
+/// What oneDNN holds in products of that type, on all threads.
+std::int64_t matmul_cpu_workspace_bytes(DataType type);
+
 }  // namespace qnext

@@ -5,6 +5,7 @@
 
 #include <dnnl.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <map>
@@ -93,6 +94,12 @@ bool available() {
   return fast;
 }
 
+Allowed allowed() {
+  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
+  const bool amx = isa == dnnl::cpu_isa::avx512_core_amx;
+  return {amx, amx || isa == dnnl::cpu_isa::avx512_core_bf16};
+}
+
 void multiply(int M, int N, int K, const tile::Strided<bf16>& a, const tile::Strided<bf16>& b,
               DataType type, void* c, std::int64_t stride, bool add) {
   try {
@@ -131,6 +138,31 @@ void multiply(int M, int N, int K, const tile::Strided<float>& a, const tile::St
 
 std::int64_t workspace_bytes() {
   return scratch_bytes;
+}
+
+std::int64_t scratch_bytes_of(int M, int N, int K) {
+  constexpr int stride = 4096;  // a block of larger matrices: oneDNN copies rows that lie far apart
+  std::size_t most = 0;
+  for (const bool turn_a : {false, true}) {
+    for (const bool turn_b : {false, true}) {
+      for (const std::int64_t type_size : {2, 4}) {
+        for (const bool add : {false, true}) {
+          const Key key{M,
+                        N,
+                        K,
+                        turn_a ? 1 : stride,
+                        turn_a ? stride : 1,
+                        turn_b ? 1 : stride,
+                        turn_b ? stride : 1,
+                        stride,
+                        type_size,
+                        add};
+          most = std::max(most, primitive(key)->description.scratchpad_desc().get_size());
+        }
+      }
+    }
+  }
+  return static_cast<std::int64_t>(most);
 }
 
 }  // namespace qnext::onednn

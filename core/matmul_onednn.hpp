@@ -12,6 +12,13 @@ namespace qnext::onednn {
 /// Whether the library has a fast bf16 product for this CPU (AMX tiles or bf16 dot products).
 bool available();
 
+/// What the library may use, by its own detection and the environment variable ONEDNN_MAX_CPU_ISA.
+struct Allowed {
+  bool amx;   // tiles of bf16
+  bool bf16;  // bf16 dot products of vectors
+};
+Allowed allowed();
+
 /// c = a b, or c += a b, for bf16 operands a (M, K), b (K, N) and c (M, N) of bf16 or float with
 /// rows that lie `stride` elements apart, by the calling thread. Primitives are made once for each
 /// shape, about 0.5 ms each, and kept, at most 1024 of them: callers pad extents that vary.
@@ -25,5 +32,9 @@ void multiply(int M, int N, int K, const tile::Strided<float>& a, const tile::St
 
 /// What primitives work in, over all threads so far.
 std::int64_t workspace_bytes();
+
+/// What one thread needs for bf16 products of at most M rows, N columns and K terms, whichever way
+/// the operands lie.
+std::int64_t scratch_bytes_of(int M, int N, int K);
 
 }  // namespace qnext::onednn

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/parameter.hpp"
 
+#include "core/parts.hpp"
 #include "core/random.hpp"
 
 #include <algorithm>
@@ -80,6 +81,14 @@ Shard Shard::whole(const std::vector<std::int64_t>& extents) {
   return shard;
 }
 
+Shard Shard::part(const std::vector<std::int64_t>& extents, int axis, int part, int parts) {
+  Shard shard = whole(extents);
+  Box& box = shard.boxes.front();
+  box.offset[axis] = part_begin(extents[axis], part, parts);
+  box.extent[axis] = part_begin(extents[axis], part + 1, parts) - box.offset[axis];
+  return shard;
+}
+
 std::array<std::int64_t, 4> Shard::local_extent() const {
   auto extent = boxes.front().extent;
   extent[0] = 0;
@@ -111,12 +120,13 @@ void ParameterTable::append(Parameter parameter, Bind bind) {
   }
   for (row.group = 0; row.group < static_cast<int>(groups_.size()); ++row.group) {
     const Group& group = groups_[row.group];
-    if (group.type == row.type && group.reduce_over == row.reduce_over) {
+    if (group.type == row.type && group.reduce_over == row.reduce_over &&
+        group.replicas == row.replicas) {
       break;
     }
   }
   if (row.group == static_cast<int>(groups_.size())) {
-    groups_.push_back({row.type, row.reduce_over, 0, {}, {}});
+    groups_.push_back({row.type, row.reduce_over, row.replicas, 0, {}, {}});
   }
   Group& group = groups_[row.group];
   row.begin = group.elements;
@@ -140,9 +150,20 @@ void ParameterTable::lay_out(bool with_gradients) {
   }
 }
 
+// A fill by bytes is not made into vectors: by numbers it is several times as fast.
 void ParameterTable::zero_gradients(const Exec& exec) const {
+  const auto zero = [&]<class Real>(const Group& group, Real) {
+    Kokkos::deep_copy(exec,
+                      Tensor<Real, 1>(reinterpret_cast<Real*>(group.gradients.data()),
+                                      group.gradients.extent(0) / sizeof(Real)),
+                      Real(0));
+  };
   for (const Group& group : groups_) {
-    Kokkos::deep_copy(exec, group.gradients, std::byte{0});
+    if (accum_of(group.type) == DataType::float64) {
+      zero(group, 0.0);
+    } else {
+      zero(group, 0.0f);
+    }
   }
 }
 

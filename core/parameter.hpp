@@ -32,6 +32,9 @@ struct Shard {
   /// All of a tensor.
   static Shard whole(const std::vector<std::int64_t>& extents);
 
+  /// One of `parts` consecutive parts along an axis, cut as evenly as it can be.
+  static Shard part(const std::vector<std::int64_t>& extents, int axis, int part, int parts);
+
   /// Of the memory of this rank.
   std::array<std::int64_t, 4> local_extent() const;
   std::int64_t local_elements() const;
@@ -54,8 +57,8 @@ struct Init {
   static Init log_uniform(double highest) { return {Kind::log_uniform, highest}; }
 };
 
-/// Over which ranks the gradient is summed: dense weights over data and context, experts over what
-/// is left of these beside the expert degree, replicated per-head norms over tensor ranks as well.
+/// Over which ranks the gradient is summed: dense weights over data and context, experts over all
+/// ranks that hold the same ones, what tensor ranks replicate (norms, the router) over these too.
 enum class ReduceOver { data, data_beside_experts, data_and_tensor };
 
 /// One trainable tensor. A layer registers it once; initialisation, gradient reduction, the
@@ -67,6 +70,7 @@ struct Parameter {
   Init init{};
   Decay decay = Decay::yes;
   ReduceOver reduce_over = ReduceOver::data;
+  int replicas = 0;                // of data_and_tensor: so many neighbours hold the same; 0: all
   bool owner = true;               // counts here in norms and files; false on the other replicas
   std::string alias_of{};          // a tied head names the embedding and has no memory of its own
   bool zero_centred_norm = false;  // decays only where the deck says `decay_norms`
@@ -99,6 +103,7 @@ class ParameterTable {
   struct Group {
     DataType type;
     ReduceOver reduce_over;
+    int replicas = 0;
     std::int64_t elements = 0;       // padding included; the padding is zero
     Tensor<std::byte, 1> values;     // elements of `type`
     Tensor<std::byte, 1> gradients;  // elements of accum_of(type)

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <map>
 
 namespace qnext {
@@ -88,6 +89,14 @@ void append(const std::map<std::string, Sum>& sums, bool phase, std::vector<Prof
 }
 
 }  // namespace
+
+void find_kokkos_tools() {
+#if KOKKOS_VERSION < 30700
+  if (const char* const tool = std::getenv("KOKKOS_TOOLS_LIBS")) {
+    setenv("KOKKOS_PROFILE_LIBRARY", tool, 0);
+  }
+#endif
+}
 
 void Profile::start() {
   record() = {};

@@ -7,6 +7,10 @@
 
 namespace qnext {
 
+/// Makes every Kokkos load the tool that KOKKOS_TOOLS_LIBS names: before 3.7 it reads another
+/// variable. Call before Kokkos starts.
+void find_kokkos_tools();
+
 /// Where the time of a run goes, from the same events that Kokkos Tools see: every kernel and every
 /// phase by its label. On a GPU each kernel is waited for, so that its time is its own.
 class Profile {

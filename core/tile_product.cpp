@@ -77,23 +77,6 @@ Block<Real> block_of(int rows) {
   return blocks[rows - 1];
 }
 
-// One step of the transposition of a square of vectors: swaps the off-diagonal quarters of every
-// square of 2 distance rows and lanes.
-template <class Real, int distance, int... lane>
-void swap_quarters(typename Lanes<Real>::Vector* row, std::integer_sequence<int, lane...>) {
-  constexpr int lanes = sizeof...(lane);
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) {
-    if ((i & distance) == 0) {
-      const auto low = row[i], high = row[i + distance];
-      row[i] = __builtin_shufflevector(
-          low, high, ((lane & distance) != 0 ? lanes + (lane ^ distance) : lane)...);
-      row[i + distance] = __builtin_shufflevector(
-          low, high, ((lane & distance) != 0 ? lanes + lane : lane ^ distance)...);
-    }
-  }
-}
-
 // to(k, j) = from(j, k) for a square of as many rows as a vector has lanes.
 template <class Real, class T>
 void transpose_square(const T* from, std::int64_t from_stride, Real* to, int to_stride) {
@@ -104,17 +87,7 @@ void transpose_square(const T* from, std::int64_t from_stride, Real* to, int to_
   for (int i = 0; i < lanes; ++i) {
     row[i] = read<Real>(from + i * from_stride);
   }
-  constexpr auto all = std::make_integer_sequence<int, lanes>();
-  swap_quarters<Real, 1>(row, all);
-  if constexpr (lanes > 2) {
-    swap_quarters<Real, 2>(row, all);
-  }
-  if constexpr (lanes > 4) {
-    swap_quarters<Real, 4>(row, all);
-  }
-  if constexpr (lanes > 8) {
-    swap_quarters<Real, 8>(row, all);
-  }
+  transpose_lanes<lanes>(row);
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
     *reinterpret_cast<Unaligned*>(to + i * to_stride) = row[i];

@@ -4,6 +4,7 @@
 #include "core/bf16.hpp"
 
 #include <cstdint>
+#include <utility>
 
 /// Vectors of a CPU in the words that GCC and clang share. For the kernels behind core/matmul and
 /// core/tile; compilers vectorise everything else by themselves.
@@ -45,6 +46,44 @@ typename Lanes<Real>::Vector read(const bf16* from) {
   static_assert(sizeof(Real) == sizeof(std::uint32_t));
   const Words words = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Words) << 16;
   return reinterpret_cast<typename Lanes<Real>::Vector>(words);
+}
+
+namespace detail {
+
+// One step of the transposition of a square of vectors: swaps the off-diagonal quarters of every
+// square of 2 distance rows and lanes.
+template <class Vector, int distance, int... lane>
+inline __attribute__((always_inline)) void swap_quarters(Vector* row,
+                                                         std::integer_sequence<int, lane...>) {
+  constexpr int lanes = sizeof...(lane);
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & distance) == 0) {
+      const auto low = row[i], high = row[i + distance];
+      row[i] = __builtin_shufflevector(
+          low, high, ((lane & distance) != 0 ? lanes + (lane ^ distance) : lane)...);
+      row[i + distance] = __builtin_shufflevector(
+          low, high, ((lane & distance) != 0 ? lanes + lane : lane ^ distance)...);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Lane j of row i and lane i of row j change places, for as many rows as a vector has lanes.
+template <int lanes, class Vector>
+inline __attribute__((always_inline)) void transpose_lanes(Vector* row) {
+  constexpr auto all = std::make_integer_sequence<int, lanes>();
+  detail::swap_quarters<Vector, 1>(row, all);
+  if constexpr (lanes > 2) {
+    detail::swap_quarters<Vector, 2>(row, all);
+  }
+  if constexpr (lanes > 4) {
+    detail::swap_quarters<Vector, 4>(row, all);
+  }
+  if constexpr (lanes > 8) {
+    detail::swap_quarters<Vector, 8>(row, all);
+  }
 }
 
 /// The sum of all lanes, by halves.

@@ -3,12 +3,14 @@
 
 #include "core/fence.hpp"
 #include "core/version.hpp"
+#include "io/boxes.hpp"
 #include "io/checkpoint_block.hpp"
 #include "io/hash.hpp"
 #include "io/hdf5_file.hpp"
 #include "io/posix_file.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -74,13 +76,33 @@ bool is_whole(const Shard& shard) {
   return next == shard.global_extent[0];
 }
 
-/// A tensor of a family: its place in the file and in the memory of this rank.
+/// A tensor of a family: its place in the file, in the flat buffer of its group, and the memory of
+/// this rank for that buffer or for a part of it.
 struct FileTensor {
   std::string dataset;
   DataType type;
   const Shard* shard;
-  std::byte* memory;  // of the device
+  std::int64_t begin;  // of the tensor in its group, elements
+  std::byte* memory;   // of the device: element `origin` of the group
+  std::int64_t origin;
+  const Shards* shards;  // null: this rank has all of the tensor
+
+  std::byte* at(std::int64_t element) const {
+    return memory + (begin + element - origin) * size_of(type);
+  }
 };
+
+/// Elements of a tensor, from its first.
+struct Range {
+  std::int64_t begin, end;
+  bool empty() const { return begin >= end; }
+};
+
+/// What rank r holds of the elements of a piece.
+Range held(const FileTensor& tensor, const Piece& piece, int r) {
+  return {std::max(piece.begin, tensor.shards->borders[r] - tensor.begin),
+          std::min(piece.begin + piece.elements, tensor.shards->borders[r + 1] - tensor.begin)};
+}
 
 /// Copies between device and host where they do not share memory.
 class Stage {
@@ -125,9 +147,10 @@ std::vector<FileTensor> tensors_of(const ParameterTable& table, const TensorFami
   std::vector<FileTensor> tensors;
   for (const Parameter& row : table.rows()) {
     const auto& buffer = family.buffers[row.group];
-    if (row.alias_of.empty() && buffer.memory.extent(0) > 0) {
-      tensors.push_back({"/" + family.name + "/" + row.name, buffer.type, &row.shard,
-                         buffer.memory.data() + row.begin * size_of(buffer.type)});
+    if (row.alias_of.empty() && (buffer.memory.extent(0) > 0 || buffer.shards != nullptr)) {
+      tensors.push_back({"/" + family.name + "/" + row.name, buffer.type, &row.shard, row.begin,
+                         buffer.memory.data(), buffer.shards ? buffer.shards->begin() : 0,
+                         buffer.shards});
     }
   }
   return tensors;
@@ -145,14 +168,100 @@ std::vector<FileTensor> tensors_of(const ParameterTable& table,
 
 // --- Writing -------------------------------------------------------------------------------------
 
-CheckpointBlock::Range write_tensor(Hdf5File& file, const FileTensor& tensor, Stage& stage) {
-  require(is_whole(*tensor.shard), tensor.dataset + ": one rank writes whole tensors");
-  file.create_dataset(tensor.dataset, element_type_of(tensor.type), global_extents(*tensor.shard));
-  Hash hash;
+HostTensor<std::byte, 1> host_bytes(std::byte* begin, const Range& range, DataType type) {
+  return HostTensor<std::byte, 1>(
+      begin, static_cast<std::size_t>((range.end - range.begin) * size_of(type)));
+}
+
+/// The bytes of a piece, from all ranks that hold some of it. The first rank asks.
+const std::byte* collect(const FileTensor& tensor, const Piece& piece, Stage& stage,
+                         std::vector<std::byte>& bytes) {
+  bytes.resize(piece.elements * size_of(tensor.type));
+  const Communicator& over = tensor.shards->over;
+  std::vector<Parcel> receives;
+  for (int r = 0; r < over.ranks(); ++r) {
+    const Range range = held(tensor, piece, r);
+    if (range.empty()) {
+      continue;
+    }
+    std::byte* const to = bytes.data() + (range.begin - piece.begin) * size_of(tensor.type);
+    const auto view = host_bytes(to, range, tensor.type);
+    if (r == over.rank()) {
+      std::memcpy(to, stage.to_host(tensor.at(range.begin), view.extent(0)), view.extent(0));
+    } else {
+      receives.push_back({r, buffer_of(view)});
+    }
+  }
+  over.exchange({}, receives);
+  return bytes.data();
+}
+
+/// The elements of this rank's boxes, in their order, from all data ranks.
+std::vector<std::byte> collect_boxes(const FileTensor& tensor, Stage& stage) {
+  std::vector<std::byte> all, collected;
   for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
     const std::int64_t bytes = piece.elements * size_of(tensor.type);
-    const std::byte* const from =
-        stage.to_host(tensor.memory + piece.begin * size_of(tensor.type), bytes);
+    const std::byte* const from = tensor.shards ? collect(tensor, piece, stage, collected)
+                                                : stage.to_host(tensor.at(piece.begin), bytes);
+    all.insert(all.end(), from, from + bytes);
+  }
+  return all;
+}
+
+/// The global tensor from the boxes of all tensor ranks, in memory of the host. The first asks.
+std::vector<std::byte> collect_divided(const FileTensor& tensor, const Communicator& ranks,
+                                       Stage& stage) {
+  const Shard& shard = *tensor.shard;
+  const int size = size_of(tensor.type);
+  std::vector<std::byte> whole(shard.global_elements() * size);
+  place_boxes(shard, size, collect_boxes(tensor, stage).data(), whole.data());
+  for (int r = 1; r < ranks.ranks(); ++r) {
+    receive_boxes(ranks, r, shard, size, whole.data());
+  }
+  return whole;
+}
+
+/// The other ranks' side of it. What tensor ranks hold alike comes from those of the first of them;
+/// `leads`: this rank has the numbers of its tensor place together and sends them on.
+void hand_over(const std::vector<FileTensor>& tensors, const Communicator& ranks, bool leads) {
+  Stage stage;
+  for (const FileTensor& tensor : tensors) {
+    const bool whole = is_whole(*tensor.shard);
+    if (leads && !whole) {
+      auto bytes = collect_boxes(tensor, stage);
+      send_boxes(ranks, 0, *tensor.shard, bytes);
+    }
+    if (leads || tensor.shards == nullptr || (whole && ranks.rank() > 0)) {
+      continue;
+    }
+    for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
+      const Range range = held(tensor, piece, tensor.shards->over.rank());
+      if (!range.empty()) {
+        const std::int64_t bytes = (range.end - range.begin) * size_of(tensor.type);
+        std::byte* const from = stage.to_host(tensor.at(range.begin), bytes);
+        tensor.shards->over.send(host_bytes(from, range, tensor.type), 0);
+      }
+    }
+  }
+}
+
+CheckpointBlock::Range write_tensor(Hdf5File& file, const FileTensor& tensor,
+                                    const Communicator& ranks, Stage& stage) {
+  const bool divided = !is_whole(*tensor.shard);
+  require(!divided || ranks.ranks() > 1,
+          tensor.dataset + ": one rank writes whole tensors, several those that they divide");
+  const Extents extents = global_extents(*tensor.shard);
+  file.create_dataset(tensor.dataset, element_type_of(tensor.type), extents);
+  Hash hash;
+  std::vector<std::byte> collected;
+  if (divided) {
+    collected = collect_divided(tensor, ranks, stage);
+  }
+  for (const Piece& piece : pieces_of(Shard::whole(extents), tensor.type)) {
+    const std::int64_t bytes = piece.elements * size_of(tensor.type);
+    const std::byte* const from = divided ? collected.data() + piece.begin * size_of(tensor.type)
+                                  : tensor.shards ? collect(tensor, piece, stage, collected)
+                                                  : stage.to_host(tensor.at(piece.begin), bytes);
     file.write_box(tensor.dataset, tensor.type, piece.offset, piece.extent, from);
     hash.add(from, bytes);
   }
@@ -204,7 +313,7 @@ void expect_room(const std::string& part, const std::vector<FileTensor>& tensors
 }
 
 void write_part(const std::string& part, const CheckpointContent& content,
-                const std::vector<FileTensor>& tensors) {
+                const std::vector<FileTensor>& tensors, const Communicator& ranks) {
   expect_room(part, tensors);
   CheckpointBlock block{content.step, 0, {}};
   const auto count = static_cast<std::int64_t>(tensors.size());
@@ -212,7 +321,7 @@ void write_part(const std::string& part, const CheckpointContent& content,
   write_content(file, content);
   Stage stage;
   for (const FileTensor& tensor : tensors) {
-    block.tensors.push_back(write_tensor(file, tensor, stage));
+    block.tensors.push_back(write_tensor(file, tensor, ranks, stage));
   }
   file.close();
   seal_checkpoint(part, block);
@@ -270,23 +379,56 @@ void verify_tensor(const Hdf5File& file, const std::string& dataset) {
   compare_hash(file, dataset, hash.digits());
 }
 
-void read_tensor(const Hdf5File& file, const FileTensor& tensor, Stage& stage) {
-  const bool whole = is_whole(*tensor.shard);
-  if (!whole) {
-    verify_tensor(file, tensor.dataset);
-  }
+/// All of a tensor, and its hash.
+void read_whole(const Hdf5File& file, const FileTensor& tensor, Stage& stage) {
   Hash hash;
   for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
     const std::int64_t bytes = piece.elements * size_of(tensor.type);
-    std::byte* const device = tensor.memory + piece.begin * size_of(tensor.type);
-    std::byte* const host = stage.host(device, bytes);
+    std::byte* const host = stage.host(tensor.at(piece.begin), bytes);
     file.read_box(tensor.dataset, tensor.type, piece.offset, piece.extent, host);
     hash.add(host, bytes);
-    stage.to_device(device, bytes);
+    stage.to_device(tensor.at(piece.begin), bytes);
   }
-  if (whole) {
+  if (is_whole(*tensor.shard)) {
     compare_hash(file, tensor.dataset, hash.digits());
   }
+}
+
+/// What this rank holds of a tensor that ranks share.
+void read_part(const Hdf5File& file, const FileTensor& tensor, Stage& stage) {
+  std::vector<std::byte> buffer;
+  for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
+    const Range range = held(tensor, piece, tensor.shards->over.rank());
+    if (range.empty()) {
+      continue;
+    }
+    const std::int64_t size = size_of(tensor.type);
+    buffer.resize(piece.elements * size);
+    file.read_box(tensor.dataset, tensor.type, piece.offset, piece.extent, buffer.data());
+    const std::int64_t bytes = (range.end - range.begin) * size;
+    std::memcpy(stage.host(tensor.at(range.begin), bytes),
+                buffer.data() + (range.begin - piece.begin) * size, bytes);
+    stage.to_device(tensor.at(range.begin), bytes);
+  }
+}
+
+void read_tensor(const Hdf5File& file, const FileTensor& tensor, Stage& stage) {
+  if (tensor.shards != nullptr) {
+    const std::int64_t elements = tensor.shard->local_elements();
+    const Range range = held(tensor, {{}, {}, 0, elements}, tensor.shards->over.rank());
+    if (range.empty()) {
+      return;
+    }
+    if (range.end - range.begin < elements) {
+      verify_tensor(file, tensor.dataset);
+      read_part(file, tensor, stage);
+      return;
+    }
+  }
+  if (!is_whole(*tensor.shard)) {
+    verify_tensor(file, tensor.dataset);
+  }
+  read_whole(file, tensor, stage);
 }
 
 std::string some_of(const std::vector<std::string>& names) {
@@ -371,11 +513,16 @@ Record program_record(int threads, const std::string& processor_features) {
 }
 
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
-                      const ParameterTable& table, const std::vector<TensorFamily>& families) {
+                      const ParameterTable& table, const std::vector<TensorFamily>& families,
+                      const Communicator& world, const Communicator& tensor) {
   fence(Exec{}, "checkpoint: the tensors are written to a file");
+  if (!world.first()) {
+    hand_over(tensors_of(table, families), tensor, world.rank() < tensor.ranks());
+    return;
+  }
   const std::string part = path + ".part";
   try {
-    write_part(part, content, tensors_of(table, families));
+    write_part(part, content, tensors_of(table, families), tensor);
     replace_file(part, path);
   } catch (...) {
     remove_part(part);

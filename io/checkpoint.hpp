@@ -4,6 +4,7 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "io/record.hpp"
+#include "parallel/shards.hpp"
 
 #include <cstdint>
 #include <map>
@@ -17,7 +18,8 @@ namespace qnext {
 struct TensorFamily {
   struct Buffer {
     DataType type = DataType::float32;
-    Tensor<std::byte, 1> memory;  // empty: the family has nothing for this group
+    Tensor<std::byte, 1> memory;     // empty without `shards`: nothing for this group
+    const Shards* shards = nullptr;  // this rank holds its part; null: all of the group
   };
   std::string name;             // "optimizer/first_moment": the group in the file
   std::vector<Buffer> buffers;  // (groups of the table)
@@ -51,15 +53,21 @@ Record program_record(int threads, const std::string& processor_features);
 ///
 /// The file comes into being as `path`.part, is flushed to the disk and then renamed: under `path`
 /// there is either what was there before or all of this. An error (a full disk) removes the part.
+///
+/// All ranks of `world` call it. The first one writes, and is sent what others hold: the bytes of
+/// the file do not depend on the number of ranks. `tensor` are the ranks that hold other parts of
+/// the tensors; the first of `world` is the first there, the next ones are its neighbours.
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
-                      const ParameterTable& table, const std::vector<TensorFamily>& families);
+                      const ParameterTable& table, const std::vector<TensorFamily>& families,
+                      const Communicator& world = {}, const Communicator& tensor = {});
 
 /// Everything but the tensors, after the user block was checked.
 CheckpointContent read_checkpoint_content(const std::string& path);
 
-/// Fills the parameters and the families, each tensor from the boxes of its shard. Hashes are
-/// verified: a wrong one is a BadNumberError. A tensor that is missing, unknown, or of another type
-/// or shape is an InputError that names it, what was found and what is wanted.
+/// Fills the parameters and the families, each tensor from the boxes of its shard, and of a family
+/// that ranks share the part of this one. Hashes are verified: a wrong one is a BadNumberError. A
+/// tensor that is missing, unknown, or of another type or shape is an InputError that names it,
+/// what was found and what is wanted.
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
                              const std::vector<TensorFamily>& families);
 

@@ -101,14 +101,19 @@ CheckpointFolder::Found CheckpointFolder::find_newest() const {
 }
 
 std::string CheckpointFolder::write(const CheckpointContent& content, const ParameterTable& table,
-                                    const std::vector<TensorFamily>& families) const {
+                                    const std::vector<TensorFamily>& families,
+                                    const Communicator& world, const Communicator& tensor) const {
+  const std::string path = path_of(content.step);
+  if (!world.first()) {
+    write_checkpoint(path, content, table, families, world, tensor);
+    return path;
+  }
   std::error_code error;
   fs::create_directories(folder_, error);
   if (error) {
     throw EnvironmentError(folder_ + ": cannot be made: " + error.message());
   }
-  const std::string path = path_of(content.step);
-  write_checkpoint(path, content, table, families);
+  write_checkpoint(path, content, table, families, world, tensor);
   remove_old(content.step);
   return path;
 }

@@ -39,10 +39,11 @@ class CheckpointFolder {
   /// The newest whole checkpoint. Every byte of a candidate is read and compared with its hash.
   Found find_newest() const;
 
-  /// Writes step_N.h5; when it is safe, removes older ones beyond the `keep` newest. Returns its
-  /// path.
+  /// Writes step_N.h5, all ranks of `world` together (write_checkpoint); when it is safe, removes
+  /// older ones beyond the `keep` newest. Returns its path.
   std::string write(const CheckpointContent& content, const ParameterTable& table,
-                    const std::vector<TensorFamily>& families) const;
+                    const std::vector<TensorFamily>& families, const Communicator& world = {},
+                    const Communicator& tensor = {}) const;
 
   /// Gives the checkpoint of that step the name best.h5 as well: it stays when step_N.h5 goes.
   void keep_as_best(std::int64_t step) const;

@@ -11,39 +11,47 @@
 namespace qnext {
 namespace {
 
-constexpr int norm_block = 4096;
-
-// A team takes a block of one tensor.
+// A team takes a block of one tensor, counted from the first of this rank.
 template <class Real>
 struct SquareSums {
   Tensor<const Real, 1> gradient;
   double* sums;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const std::int64_t begin = std::int64_t{team.league_rank()} * norm_block;
+    const std::int64_t begin = std::int64_t{team.league_rank()} * Shards::block;
     const std::int64_t left = static_cast<std::int64_t>(gradient.extent(0)) - begin;
     const Real* const block = gradient.data() + begin;
     const double sum =
-        sum_over<double>(team, static_cast<int>(left < norm_block ? left : norm_block),
+        sum_over<double>(team, static_cast<int>(left < Shards::block ? left : Shards::block),
                          [&](const int i) { return double(block[i]) * double(block[i]); });
     Kokkos::single(Kokkos::PerTeam(team), [&] { sums[team.league_rank()] = sum; });
   }
 };
 
 // Storage is the type of the parameter; where it is its own master, master points at the parameter.
+// A team takes a block of one tensor: its loop is one that compilers turn into vectors also where
+// the parameter is narrower than its master.
 template <class Storage>
 struct Update {
   using Real = Accum<Storage>;
 
-  Tensor<Storage, 1> value;
+  Storage* value;
   Real* master;
   Real* first;
   Real* second;
-  Tensor<const Real, 1> gradient;
+  const Real* gradient;
+  std::int64_t count;
   Real scale, beta1, beta2, epsilon, decay, rate, second_correction;
 
-  KOKKOS_FUNCTION void operator()(const std::int64_t i) const {
-    const Real g = gradient(i) * scale;
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const std::int64_t begin = std::int64_t{team.league_rank()} * Shards::block;
+    const std::int64_t left = count - begin;
+    for_each_in(team, static_cast<int>(left < Shards::block ? left : Shards::block),
+                [&](const int i) { update(begin + i); });
+  }
+
+  KOKKOS_FORCEINLINE_FUNCTION void update(const std::int64_t i) const {
+    const Real g = gradient[i] * scale;
     const Real m = beta1 * first[i] + (Real(1) - beta1) * g;
     const Real v = beta2 * second[i] + (Real(1) - beta2) * g * g;
     const Real w = master[i] * decay - rate * (m / (sqrt(v) / second_correction + epsilon));
@@ -51,136 +59,171 @@ struct Update {
     second[i] = v;
     master[i] = w;
     if constexpr (!std::is_same_v<Storage, Real>) {
-      value(i) = Storage(w);
+      value[i] = Storage(w);
     }
   }
 };
 
-template <class Real>
-Real* at(const Tensor<std::byte, 1>& buffer, std::int64_t element) {
-  return reinterpret_cast<Real*>(buffer.data()) + element;
+template <class T>
+T* at(const Tensor<std::byte, 1>& buffer, std::int64_t element) {
+  return reinterpret_cast<T*>(buffer.data()) + element;
 }
 
-template <class Real>
-void square_sums(const Exec& exec, const ParameterTable& table, const Parameter& row,
-                 double* sums) {
-  const auto gradient = table.gradients<Real>(row);
-  const int blocks = static_cast<int>((row.elements() + norm_block - 1) / norm_block);
-  Kokkos::parallel_for("adamw::square_sums", row_policy(exec, blocks),
-                       SquareSums<Real>{gradient, sums});
+// The elements of a tensor that a rank owns, counted from the first of the group.
+struct Range {
+  std::int64_t begin, end;
+  std::int64_t elements() const { return std::max<std::int64_t>(0, end - begin); }
+};
+
+Range owned(const Parameter& row, const Shards& shards) {
+  return {std::max(row.begin, shards.begin()), std::min(row.begin + row.elements(), shards.end())};
 }
 
-template <class Storage>
-void update_row(const Exec& exec, const ParameterTable& table, const Parameter& row,
-                const AdamW::Buffers& buffers, const AdamWConfig& config, std::int64_t step,
-                double learning_rate, double scale) {
-  using Real = Accum<Storage>;
-  const bool decays = row.decay == Decay::yes || (row.zero_centred_norm && config.decay_norms);
-  const auto value = table.values<Storage>(row);
-  Update<Storage> kernel;
-  kernel.value = value;
-  if constexpr (std::is_same_v<Storage, Real>) {
-    kernel.master = value.data();
-  } else {
-    kernel.master = at<Real>(buffers.master, row.begin);
-  }
-  kernel.first = at<Real>(buffers.first_moment, row.begin);
-  kernel.second = at<Real>(buffers.second_moment, row.begin);
-  kernel.gradient = table.gradients<Real>(row);
-  kernel.scale = static_cast<Real>(scale);
-  kernel.beta1 = static_cast<Real>(config.beta1);
-  kernel.beta2 = static_cast<Real>(config.beta2);
-  kernel.epsilon = static_cast<Real>(config.epsilon);
-  kernel.decay = static_cast<Real>(decays ? 1.0 - learning_rate * config.weight_decay : 1.0);
-  const auto n = static_cast<double>(step);
-  kernel.rate = static_cast<Real>(learning_rate / (1.0 - std::pow(config.beta1, n)));
-  kernel.second_correction = static_cast<Real>(std::sqrt(1.0 - std::pow(config.beta2, n)));
-  Kokkos::parallel_for(
-      "adamw::update",
-      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, row.elements()), kernel);
-}
-
-// to(i) = from(i), rounded or widened.
-template <class From, class To>
-void convert(const From* from, To* to, std::int64_t count) {
+// to(i) = from(i), widened.
+void convert(const bf16* from, float* to, std::int64_t count) {
   Kokkos::parallel_for(
       "adamw::convert", Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(0, count),
-      KOKKOS_LAMBDA(const std::int64_t i) { to[i] = To(static_cast<float>(from[i])); });
+      KOKKOS_LAMBDA(const std::int64_t i) { to[i] = static_cast<float>(from[i]); });
   fence(Exec{}, "adamw: masters and parameters agree before anybody reads them");
+}
+
+// The parameters of a group as plain numbers of its type.
+template <class Visit>
+void visit_values(const ParameterTable::Group& group, const Visit& visit) {
+  switch (group.type) {
+    case DataType::bf16:
+      return visit(Tensor<bf16, 1>(at<bf16>(group.values, 0), group.elements));
+    case DataType::float32:
+      return visit(Tensor<float, 1>(at<float>(group.values, 0), group.elements));
+    case DataType::float64:
+      return visit(Tensor<double, 1>(at<double>(group.values, 0), group.elements));
+  }
 }
 
 }  // namespace
 
-AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table)
-    : config_(config), table_(table) {
-  for (const auto& group : table.groups()) {
+AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid)
+    : config_(config), table_(table), tensor_(grid.tensor), shards_(make_shards(table, grid)) {
+  for (std::size_t g = 0; g < shards_.size(); ++g) {
+    const auto& group = table.groups()[g];
     const DataType type = accum_of(group.type);
-    const std::int64_t bytes = group.elements * size_of(type);
-    buffers_.push_back(
-        {type, Tensor<std::byte, 1>("first moment", bytes),
-         Tensor<std::byte, 1>("second moment", bytes),
-         Tensor<std::byte, 1>("master weights", group.type == DataType::bf16 ? bytes : 0)});
+    const std::int64_t bytes = shards_[g].elements() * size_of(type);
+    const bool has_master = group.type == DataType::bf16;
+    buffers_.push_back({type, Tensor<std::byte, 1>("first moment", bytes),
+                        Tensor<std::byte, 1>("second moment", bytes), has_master,
+                        Tensor<std::byte, 1>("master weights", has_master ? bytes : 0)});
+    sums_.emplace_back("gradient block sums", shards_[g].block_borders.back());
   }
-  std::int64_t blocks = 0;
+  std::vector<std::int64_t> blocks(shards_.size(), 0);
   for (const Parameter& row : table.rows()) {
-    first_block_.push_back(blocks);
-    blocks += row.alias_of.empty() ? (row.elements() + norm_block - 1) / norm_block : 0;
+    first_block_.push_back(blocks[row.group]);
+    blocks[row.group] += row.alias_of.empty() ? blocks_of(row) : 0;
   }
-  first_block_.push_back(blocks);
-  block_sums_ = Tensor<double, 1>("gradient block sums", blocks);
 }
 
 void AdamW::copy_masters_from_parameters() const {
   for (std::size_t g = 0; g < buffers_.size(); ++g) {
     const auto& group = table_.groups()[g];
     if (group.type == DataType::bf16) {
-      convert(reinterpret_cast<const bf16*>(group.values.data()), at<float>(buffers_[g].master, 0),
-              group.elements);
+      convert(at<const bf16>(group.values, shards_[g].begin()), at<float>(buffers_[g].master, 0),
+              shards_[g].elements());
     }
   }
 }
 
-void AdamW::copy_parameters_from_masters() const {
-  for (std::size_t g = 0; g < buffers_.size(); ++g) {
-    const auto& group = table_.groups()[g];
-    if (group.type == DataType::bf16) {
-      convert(at<const float>(buffers_[g].master, 0), reinterpret_cast<bf16*>(group.values.data()),
-              group.elements);
-    }
+template <class Real>
+void AdamW::square_sums(const Exec& exec, const Parameter& row, std::int64_t first_block) const {
+  const Shards& shards = shards_[row.group];
+  const Range range = owned(row, shards);
+  if (range.elements() == 0) {
+    return;
   }
+  const auto& gradients = table_.groups()[row.group].gradients;
+  const auto blocks = static_cast<int>((range.elements() + Shards::block - 1) / Shards::block);
+  double* const sums =
+      sums_[row.group].data() + first_block + (range.begin - row.begin) / Shards::block;
+  Kokkos::parallel_for(
+      "adamw::square_sums", row_policy(exec, blocks),
+      SquareSums<Real>{
+          Tensor<const Real, 1>(at<const Real>(gradients, range.begin), range.elements()), sums});
 }
 
 AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
-  for (std::size_t i = 0; i < table_.rows().size(); ++i) {
-    const Parameter& row = table_.rows()[i];
-    if (!row.alias_of.empty()) {
-      continue;
-    }
-    double* const sums = block_sums_.data() + first_block_[i];
-    if (accum_of(row.type) == DataType::float64) {
-      square_sums<double>(exec, table_, row, sums);
-    } else {
-      square_sums<float>(exec, table_, row, sums);
+  const auto& rows = table_.rows();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].alias_of.empty()) {
+      accum_of(rows[i].type) == DataType::float64
+          ? square_sums<double>(exec, rows[i], first_block_[i])
+          : square_sums<float>(exec, rows[i], first_block_[i]);
     }
   }
   fence(exec, "adamw: the host reads the sums of squares");
-  const auto host = Kokkos::create_mirror_view(block_sums_);
-  Kokkos::deep_copy(host, block_sums_);
+  std::vector<HostTensor<double, 1>> host;
+  for (std::size_t g = 0; g < sums_.size(); ++g) {
+    shards_[g].over.all_gather_parts(sums_[g], shards_[g].block_borders);
+    host.push_back(Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sums_[g]));
+  }
+  std::vector<double> mine;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    double square = 0.0;
+    const std::int64_t blocks = rows[i].alias_of.empty() && rows[i].owner ? blocks_of(rows[i]) : 0;
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      square += host[rows[i].group](first_block_[i] + block);
+    }
+    mine.push_back(square);
+  }
   GradientNorms norms;
   double total = 0.0;
-  for (std::size_t i = 0; i < table_.rows().size(); ++i) {
+  const auto of_ranks = tensor_.all_gather(mine);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
-    for (std::int64_t block = first_block_[i]; block < first_block_[i + 1]; ++block) {
-      square += host(block);
+    for (std::size_t part = i; part < of_ranks.size(); part += rows.size()) {
+      square += of_ranks[part];
     }
     norms.squares.push_back(square);
     if (!std::isfinite(square) && norms.first_bad.empty()) {
-      norms.first_bad = table_.rows()[i].name;
+      norms.first_bad = rows[i].name;
     }
     total += square;
   }
   norms.global = std::sqrt(total);
   return norms;
+}
+
+template <class Storage>
+void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step,
+                       double learning_rate, double scale) const {
+  using Real = Accum<Storage>;
+  const Shards& shards = shards_[row.group];
+  const Range range = owned(row, shards);
+  if (range.elements() == 0) {
+    return;
+  }
+  const bool decays = row.decay == Decay::yes || (row.zero_centred_norm && config_.decay_norms);
+  const auto& group = table_.groups()[row.group];
+  const Buffers& buffers = buffers_[row.group];
+  const std::int64_t local = range.begin - shards.begin();
+  Update<Storage> kernel;
+  kernel.value = at<Storage>(group.values, range.begin);
+  if constexpr (std::is_same_v<Storage, Real>) {
+    kernel.master = kernel.value;
+  } else {
+    kernel.master = at<Real>(buffers.master, local);
+  }
+  kernel.first = at<Real>(buffers.first_moment, local);
+  kernel.second = at<Real>(buffers.second_moment, local);
+  kernel.gradient = at<const Real>(group.gradients, range.begin);
+  kernel.count = range.elements();
+  kernel.scale = static_cast<Real>(scale);
+  kernel.beta1 = static_cast<Real>(config_.beta1);
+  kernel.beta2 = static_cast<Real>(config_.beta2);
+  kernel.epsilon = static_cast<Real>(config_.epsilon);
+  kernel.decay = static_cast<Real>(decays ? 1.0 - learning_rate * config_.weight_decay : 1.0);
+  const auto n = static_cast<double>(step);
+  kernel.rate = static_cast<Real>(learning_rate / (1.0 - std::pow(config_.beta1, n)));
+  kernel.second_correction = static_cast<Real>(std::sqrt(1.0 - std::pow(config_.beta2, n)));
+  const auto blocks = static_cast<int>((kernel.count + Shards::block - 1) / Shards::block);
+  Kokkos::parallel_for("adamw::update", row_policy(exec, blocks), kernel);
 }
 
 void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
@@ -191,18 +234,22 @@ void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
     if (!row.alias_of.empty()) {
       continue;
     }
-    const Buffers& buffers = buffers_[row.group];
     switch (row.type) {
       case DataType::bf16:
-        update_row<bf16>(exec, table_, row, buffers, config_, step, learning_rate, scale);
+        update_row<bf16>(exec, row, step, learning_rate, scale);
         break;
       case DataType::float32:
-        update_row<float>(exec, table_, row, buffers, config_, step, learning_rate, scale);
+        update_row<float>(exec, row, step, learning_rate, scale);
         break;
       case DataType::float64:
-        update_row<double>(exec, table_, row, buffers, config_, step, learning_rate, scale);
+        update_row<double>(exec, row, step, learning_rate, scale);
         break;
     }
+  }
+  for (std::size_t g = 0; g < shards_.size(); ++g) {
+    visit_values(table_.groups()[g], [&](const auto& values) {
+      shards_[g].over.all_gather_parts(values, shards_[g].borders);
+    });
   }
 }
 

@@ -3,6 +3,8 @@
 
 #include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "parallel/process_grid.hpp"
+#include "parallel/shards.hpp"
 
 #include <string>
 #include <vector>
@@ -26,15 +28,17 @@ struct AdamWConfig {
 ///
 /// Moments are held in Accum of the parameter's type. A bf16 parameter has a master weight in
 /// float, which is what is updated; the parameter is its rounding. All lie in flat buffers of the
-/// same layout as the table's groups.
+/// same layout as the table's groups, of which each data rank holds and updates one part (ZeRO-1,
+/// Rajbhandari et al. 2020).
 class AdamW {
  public:
-  /// One number for each element of a group of the table.
+  /// One number for each element of this rank's part of a group of the table.
   struct Buffers {
     DataType type;                       // of all three: accum_of the group's type
     Tensor<std::byte, 1> first_moment;   // m
     Tensor<std::byte, 1> second_moment;  // v
-    Tensor<std::byte, 1> master;         // empty unless the group is bf16
+    bool has_master;                     // where the group is bf16
+    Tensor<std::byte, 1> master;         // else empty
   };
 
   /// What the gradients of one step look like. Norms are those of one tensor, in table order.
@@ -44,30 +48,40 @@ class AdamW {
     std::string first_bad;        // name of the first tensor that is not finite, or empty
   };
 
-  AdamW(const AdamWConfig& config, const ParameterTable& table);
+  AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid = {});
 
   const AdamWConfig& config() const { return config_; }
   const std::vector<Buffers>& buffers() const { return buffers_; }
 
+  /// Which parts of the groups the ranks own. Gradients are wanted in the own part alone.
+  const std::vector<Shards>& shards() const { return shards_; }
+
   /// Masters take the values of the parameters: after initialisation or an import.
   void copy_masters_from_parameters() const;
 
-  /// Parameters take the rounded masters: after a restart that holds masters.
-  void copy_parameters_from_masters() const;
-
-  /// Sums of squares in blocks of 4096 elements of a tensor, whatever the number of threads.
+  /// Sums of squares in blocks of a tensor, whatever the number of threads and ranks; the same on
+  /// all ranks.
   GradientNorms gradient_norms(const Exec& exec) const;
 
-  /// One update with `step` = 1, 2, ... Gradients are scaled by min(1, clip / (norm + 1e-6)).
+  /// One update with `step` = 1, 2, ... Gradients are scaled by min(1, clip / (norm + 1e-6)). Then
+  /// every rank has all parameters.
   void update(const Exec& exec, std::int64_t step, double learning_rate,
               double gradient_norm) const;
 
  private:
   AdamWConfig config_;
   const ParameterTable& table_;
-  std::vector<Buffers> buffers_;
-  Tensor<double, 1> block_sums_;           // one for each block of each row
-  std::vector<std::int64_t> first_block_;  // (rows + 1)
+  template <class Real>
+  void square_sums(const Exec& exec, const Parameter& row, std::int64_t first_block) const;
+  template <class Storage>
+  void update_row(const Exec& exec, const Parameter& row, std::int64_t step, double learning_rate,
+                  double scale) const;
+
+  Communicator tensor_;                    // ranks with other parts of the tensors
+  std::vector<Shards> shards_;             // (groups)
+  std::vector<Buffers> buffers_;           // (groups)
+  std::vector<Tensor<double, 1>> sums_;    // (groups) of squares, one for each block
+  std::vector<std::int64_t> first_block_;  // (rows) in its group
 };
 
 }  // namespace qnext

@@ -2,6 +2,7 @@
 #include "layers/balance_loss.hpp"
 
 #include "core/team.hpp"
+#include "parallel/ordered_sum.hpp"
 
 namespace qnext {
 namespace {
@@ -99,9 +100,33 @@ RoutingStatistics<Real> RoutingStatistics<Real>::reserve(Arena& arena, int seque
 }
 
 template <class Real>
+RoutingOfLayers<Real> RoutingOfLayers<Real>::reserve(Arena& arena, int layers, int sequences,
+                                                     int experts) {
+  return {.count = arena.reserve<int, 3>("routing_count", layers, sequences, experts),
+          .probability = arena.reserve<Real, 3>("routing_probability", layers, sequences, experts),
+          .square = arena.reserve<Real, 2>("routing_square", layers, sequences)};
+}
+
+template <class Real>
+std::vector<RoutingStatistics<Real>> RoutingOfLayers<Real>::layers() const {
+  const std::size_t S = count.extent(1), E = count.extent(2);
+  std::vector<RoutingStatistics<Real>> layers;
+  for (std::size_t l = 0; l < count.extent(0); ++l) {
+    layers.push_back({Tensor<int, 2>(count.data() + l * S * E, S, E),
+                      Tensor<Real, 2>(probability.data() + l * S * E, S, E),
+                      Tensor<Real, 1>(square.data() + l * S, S)});
+  }
+  return layers;
+}
+
+template <class Real>
 BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int experts,
-                               int experts_per_token)
-    : config_(config), layers_(layers), experts_(experts), experts_per_token_(experts_per_token) {
+                               int experts_per_token, const ProcessGrid& grid)
+    : config_(config),
+      grid_(grid),
+      layers_(layers),
+      experts_(experts),
+      experts_per_token_(experts_per_token) {
   if (config.form == Form::megatron && config.scope == Scope::global) {
     step_counts_ = Tensor<double, 2>("balance loss: counts of this step", layers, experts);
     previous_counts_ =
@@ -113,9 +138,17 @@ template <class Real>
 typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
   Saved saved;
-  for (int layer = 0; layer < layers_; ++layer) {
-    saved.statistics.push_back(RoutingStatistics<Real>::reserve(arena, shape.sequences, experts_));
+  const int S = shape.sequences, ranks = grid_.degrees.tensor;
+  saved.part = RoutingOfLayers<Real>::reserve(arena, layers_, S, experts_);
+  saved.whole = saved.part;
+  if (ranks > 1) {
+    saved.whole = RoutingOfLayers<Real>::reserve(arena, layers_, S, experts_);
+    const std::int64_t room = ordered_sum_room(ranks, saved.part.count.size());
+    saved.received = arena.reserve<Real, 1>("routing_received", room);
+    saved.received_counts = arena.reserve<int, 1>("routing_received_counts", room);
   }
+  saved.mine = saved.part.layers();
+  saved.statistics = saved.whole.layers();
   if (config_.form != Form::none) {
     saved.constant =
         arena.reserve<Real, 3>("balance_constant", config_.form == Form::huggingface ? 1 : layers_,
@@ -123,6 +156,21 @@ typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
   }
   saved.tokens = shape.tokens;
   return saved;
+}
+
+template <class Real>
+void BalanceLoss<Real>::sum_over_ranks(const Exec& exec, const Saved& saved) const {
+  if (grid_.degrees.tensor == 1) {
+    return;
+  }
+  const auto sum = [&](const auto& part, const auto& whole, const auto& received) {
+    using T = typename std::decay_t<decltype(part)>::value_type;
+    Kokkos::deep_copy(exec, whole, part);
+    ordered_sum<T>(exec, grid_.tensor, Tensor<T, 1>(whole.data(), whole.size()), received);
+  };
+  sum(saved.part.count, saved.whole.count, saved.received_counts);
+  sum(saved.part.probability, saved.whole.probability, saved.received);
+  sum(saved.part.square, saved.whole.square, saved.received);
 }
 
 // The losses are slope sum_t,e p_te C_e, hence d loss / d p_te = slope C_e.
@@ -206,6 +254,8 @@ void BalanceLoss<Real>::end_step(const Exec& exec) const {
 
 template struct RoutingStatistics<float>;
 template struct RoutingStatistics<double>;
+template struct RoutingOfLayers<float>;
+template struct RoutingOfLayers<double>;
 template class BalanceLoss<float>;
 template class BalanceLoss<double>;
 

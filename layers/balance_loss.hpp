@@ -4,6 +4,7 @@
 #include "core/arena.hpp"
 #include "core/documents.hpp"
 #include "core/types.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <vector>
 
@@ -33,6 +34,17 @@ struct RoutingStatistics {
   static RoutingStatistics reserve(Arena& arena, int sequences, int experts);
 };
 
+/// The same of all layers, each kind in one piece of memory.
+template <class Real>
+struct RoutingOfLayers {
+  Tensor<int, 3> count;         // (L, S, E)
+  Tensor<Real, 3> probability;  // (L, S, E)
+  Tensor<Real, 2> square;       // (L, S)
+
+  static RoutingOfLayers reserve(Arena& arena, int layers, int sequences, int experts);
+  std::vector<RoutingStatistics<Real>> layers() const;
+};
+
 /// What the balance losses add to the gradient of the logits l of one layer:
 ///
 ///     dl_te += kappa p_te (C_e - sum_j p_tj C_j) + zeta p_te log_sum_t
@@ -60,19 +72,28 @@ class BalanceLoss {
   using Scope = BalanceLossConfig::Scope;
 
   struct Saved {
-    std::vector<RoutingStatistics<Real>> statistics;  // (L)  filled by the layers' forward
-    Tensor<Real, 3> constant;                         // (L or 1, 1 or S, E)  C of each layer
-    int tokens = 0;                                   // of the microbatch
+    std::vector<RoutingStatistics<Real>> mine;        // (L)  filled by the layers' forward
+    std::vector<RoutingStatistics<Real>> statistics;  // (L)  of all tokens; `mine` if alone
+    RoutingOfLayers<Real> part, whole;                // their memory, if tensor ranks share tokens
+    Tensor<Real, 1> received;                         // for their sum
+    Tensor<int, 1> received_counts;
+    Tensor<Real, 3> constant;  // (L or 1, 1 or S, E)  C of each layer
+    int tokens = 0;            // of the microbatch
   };
 
-  BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token);
+  BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
+              const ProcessGrid& grid = {});
 
   /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
   bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
 
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
 
-  /// After the forward pass of all layers: adds the losses, without coefficients, to `balance` and
+  /// After the forward pass of all layers: the statistics of all tokens from those of the rows of
+  /// each tensor rank, in the order of the ranks.
+  void sum_over_ranks(const Exec& exec, const Saved& saved) const;
+
+  /// After that: adds the losses, without coefficients, to `balance` and
   /// `router_z` and prepares the gradients. In training the counts join those of the step.
   void forward(const Exec& exec, const Saved& saved, bool training,
                const Tensor<double, 0>& balance, const Tensor<double, 0>& router_z) const;
@@ -97,6 +118,7 @@ class BalanceLoss {
   void share_out(const Exec& exec, const Saved& saved) const;
 
   BalanceLossConfig config_;
+  ProcessGrid grid_;
   int layers_;
   int experts_;
   int experts_per_token_;

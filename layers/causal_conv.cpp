@@ -402,15 +402,22 @@ void with_taps(int taps, const F& f) {
   }
 }
 
+// The channels of q, k and v that belong to the heads of this rank.
+Shard channels_of(const GroupedProjection& layout, int taps, const ProcessGrid& grid) {
+  const std::int64_t ranks = grid.degrees.tensor;
+  const std::int64_t keys = ranks * layout.G * layout.K, values = ranks * layout.heads() * layout.V;
+  return grid.tensor_parts({keys, keys, values}, {1, taps});
+}
+
 }  // namespace
 
 template <class Storage>
 CausalConv<Storage>::CausalConv(ParameterTable& table, const std::string& name,
-                                const GroupedProjection& layout, int taps)
+                                const GroupedProjection& layout, int taps, const ProcessGrid& grid)
     : layout_(layout), taps_(taps) {
   with_taps(taps, [](auto) {});
   table.add({.name = name,
-             .shard = Shard::whole({layout.channels(), 1, taps}),
+             .shard = channels_of(layout, taps, grid),
              .init = Init::uniform(1.0 / std::sqrt(taps))},
             weight_);
 }

@@ -6,6 +6,7 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "layers/kernels/grouped_projection.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <string>
 
@@ -38,8 +39,9 @@ class CausalConv {
     Tensor<Real, 4> partial;  // (token blocks, G, taps, 2K+RV)  sums of the weight gradient
   };
 
+  /// `layout` is that of this rank, which holds three boxes of the channels: of q, of k and of v.
   CausalConv(ParameterTable& table, const std::string& name, const GroupedProjection& layout,
-             int taps);
+             int taps, const ProcessGrid& grid);
 
   Work reserve_work(Arena& arena, int T) const;
 

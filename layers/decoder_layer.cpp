@@ -17,7 +17,9 @@ DecoderLayer<Storage>::DecoderLayer(const DecoderLayerConfig& config, Mixer mixe
                                     const ProcessGrid& grid, ParameterTable& table,
                                     const std::string& prefix)
     : width_(config.width),
-      input_norm_(table, prefix + ".input_layernorm.weight", config.width, config.norm_epsilon),
+      grid_(grid),
+      input_norm_(table, prefix + ".input_layernorm.weight", config.width, config.norm_epsilon,
+                  grid),
       delta_net_(mixer == Mixer::delta_net
                      ? std::make_unique<GatedDeltaNet<Storage>>(config.delta_net, grid, table,
                                                                 prefix + ".linear_attn")
@@ -27,7 +29,7 @@ DecoderLayer<Storage>::DecoderLayer(const DecoderLayerConfig& config, Mixer mixe
                                                                  prefix + ".self_attn")
                      : nullptr),
       post_attention_norm_(table, prefix + ".post_attention_layernorm.weight", config.width,
-                           config.norm_epsilon),
+                           config.norm_epsilon, grid),
       experts_(mlp == Mlp::experts ? std::make_unique<MixtureOfExperts<Storage>>(
                                          config.experts, grid, table, prefix + ".mlp")
                                    : nullptr),
@@ -36,12 +38,17 @@ DecoderLayer<Storage>::DecoderLayer(const DecoderLayerConfig& config, Mixer mixe
                  : nullptr) {}
 
 template <class Storage>
+int DecoderLayer<Storage>::rows_of(const MicrobatchShape& shape) const {
+  return RowSplit(grid_, shape.tokens, shape.sequences).rows();
+}
+
+template <class Storage>
 typename DecoderLayer<Storage>::MixerSaved DecoderLayer<Storage>::reserve_mixer(
     Arena& arena, const MicrobatchShape& shape) const {
   const Arena::Room room(arena, delta_net_ ? "delta_net" : "attention");
   MixerSaved saved;
-  saved.scale = arena.reserve<Real, 1>("norm_scale", shape.tokens);
-  saved.normed = arena.reserve<Storage, 2>("normed", shape.tokens, width_);
+  saved.scale = arena.reserve<Real, 1>("norm_scale", rows_of(shape));
+  saved.normed = arena.reserve<Storage, 2>("normed", rows_of(shape), width_);
   if (delta_net_) {
     saved.delta_net = delta_net_->reserve_saved(arena, shape);
   } else {
@@ -55,8 +62,8 @@ typename DecoderLayer<Storage>::MlpSaved DecoderLayer<Storage>::reserve_mlp(
     Arena& arena, const MicrobatchShape& shape) const {
   const Arena::Room room(arena, experts_ ? "experts" : "dense");
   MlpSaved saved;
-  saved.scale = arena.reserve<Real, 1>("norm_scale", shape.tokens);
-  saved.normed = arena.reserve<Storage, 2>("normed", shape.tokens, width_);
+  saved.scale = arena.reserve<Real, 1>("norm_scale", rows_of(shape));
+  saved.normed = arena.reserve<Storage, 2>("normed", rows_of(shape), width_);
   if (experts_) {
     saved.experts = experts_->reserve_saved(arena, shape);
   } else {
@@ -70,7 +77,7 @@ typename DecoderLayer<Storage>::Saved DecoderLayer<Storage>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
   Saved saved;
   saved.mixer = reserve_mixer(arena, shape);
-  saved.mid = arena.reserve<Real, 2>("mid", shape.tokens, width_);
+  saved.mid = arena.reserve<Real, 2>("mid", rows_of(shape), width_);
   saved.mlp = reserve_mlp(arena, shape);
   return saved;
 }
@@ -79,9 +86,9 @@ template <class Storage>
 typename DecoderLayer<Storage>::Work DecoderLayer<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
   Work work;
-  work.branch = arena.reserve<Storage, 2>("branch", shape.tokens, width_);
-  work.dbranch = arena.reserve<Storage, 2>("dbranch", shape.tokens, width_);
-  work.norm = input_norm_.reserve_work(arena, shape.tokens);
+  work.branch = arena.reserve<Storage, 2>("branch", rows_of(shape), width_);
+  work.dbranch = arena.reserve<Storage, 2>("dbranch", rows_of(shape), width_);
+  work.norm = input_norm_.reserve_work(arena, rows_of(shape));
   // The halves of a layer run one after the other and take the same memory.
   Arena::Overlay halves(arena);
   halves.add([&] {

@@ -35,7 +35,8 @@ struct DecoderLayerConfig {
 ///     mid = x + mixer(norm(x)),   y = mid + mlp(norm(mid))
 ///
 /// with a Gated DeltaNet or gated attention as mixer, experts or a dense MLP behind it. x, mid, y
-/// and their gradients are held in Accum<Storage>, branches in Storage.
+/// and their gradients are held in Accum<Storage>, branches in Storage. T counts the rows that this
+/// rank holds where tensor ranks divide them; the documents are those of all tokens.
 template <class Storage>
 class DecoderLayer {
  public:
@@ -111,10 +112,13 @@ class DecoderLayer {
             const Tensor<Real, 2>& y, State& state, Saved& saved, const Work& work) const;
 
  private:
+  /// Tokens of this rank, in all sequences.
+  int rows_of(const MicrobatchShape& shape) const;
   void mixer_forward(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
                      const State* initial, State* final, MixerSaved& saved, const Work& work) const;
 
   int width_;
+  ProcessGrid grid_;
   RmsNorm<Storage> input_norm_;
   std::unique_ptr<GatedDeltaNet<Storage>> delta_net_;
   std::unique_ptr<GatedAttention<Storage>> attention_;

@@ -1,19 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/dense_mlp.hpp"
 
+#include "core/require.hpp"
 #include "layers/kernels/swiglu.hpp"
 
 namespace qnext {
 
 template <class Storage>
-DenseMlp<Storage>::DenseMlp(const DenseMlpConfig& config, const ProcessGrid&, ParameterTable& table,
-                            const std::string& prefix)
-    : gate_(table, prefix + ".gate_proj.weight", config.model_width, config.width,
-            config.init_deviation),
-      up_(table, prefix + ".up_proj.weight", config.model_width, config.width,
-          config.init_deviation),
-      down_(table, prefix + ".down_proj.weight", config.width, config.model_width,
-            config.init_deviation) {}
+DenseMlp<Storage>::DenseMlp(const DenseMlpConfig& config, const ProcessGrid& grid,
+                            ParameterTable& table, const std::string& prefix)
+    : grid_(grid),
+      gate_(table, {.name = prefix + ".gate_proj.weight",
+                    .shard = grid.tensor_part({config.width, config.model_width}, 0),
+                    .init = Init::normal(config.init_deviation)}),
+      up_(table, {.name = prefix + ".up_proj.weight",
+                  .shard = grid.tensor_part({config.width, config.model_width}, 0),
+                  .init = Init::normal(config.init_deviation)}),
+      down_(table, {.name = prefix + ".down_proj.weight",
+                    .shard = grid.tensor_part({config.model_width, config.width}, 1),
+                    .init = Init::normal(config.init_deviation)}) {
+  require(config.width >= grid.degrees.tensor,
+          prefix + ": width = " + std::to_string(config.width) +
+              ", wanted at least the tensor degree " + std::to_string(grid.degrees.tensor));
+}
 
 template <class Storage>
 typename DenseMlp<Storage>::Saved DenseMlp<Storage>::reserve_saved(
@@ -26,9 +35,17 @@ typename DenseMlp<Storage>::Saved DenseMlp<Storage>::reserve_saved(
 template <class Storage>
 typename DenseMlp<Storage>::Work DenseMlp<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
-  return {.hidden = arena.reserve<Storage, 2>("hidden", shape.tokens, gate_.out()),
-          .dgate = arena.reserve<Storage, 2>("dgate", shape.tokens, gate_.out()),
-          .dup = arena.reserve<Storage, 2>("dup", shape.tokens, gate_.out())};
+  const int T = shape.tokens, F = gate_.out();
+  Work work;
+  work.rows = SharedRows<Storage>::reserve(arena, grid_, shape, gate_.in());
+  if (!work.rows.alone()) {
+    work.factor = arena.reserve<Real, 2>("factor", T, 1);
+    work.received = arena.reserve<Real, 1>("received", work.rows.split().received_rows());
+  }
+  work.hidden = arena.reserve<Storage, 2>("hidden", T, F);
+  work.dgate = arena.reserve<Storage, 2>("dgate", T, F);
+  work.dup = arena.reserve<Storage, 2>("dup", T, F);
+  return work;
 }
 
 template <class Storage>
@@ -36,11 +53,27 @@ void DenseMlp<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>
                                 const Tensor<Storage, 2>& y, Saved& saved, const Work& work,
                                 const Tensor<const Real, 1>& factor) const {
   saved.x = x;
-  gate_.template forward<Storage>(exec, x, saved.gate);
-  up_.template forward<Storage>(exec, x, saved.up);
-  const SwigluRows<Real> rows{x.extent_int(0), {}, factor};
+  const auto all = work.rows.input(exec, x);
+  gate_.template forward<Storage>(exec, all, saved.gate);
+  up_.template forward<Storage>(exec, all, saved.up);
+  const SwigluRows<Real> rows{all.extent_int(0), {}, all_factors(exec, factor, work)};
   swiglu_forward<Storage>(exec, rows, apart<const Storage>(saved.gate, saved.up), work.hidden);
-  down_.template forward<Storage>(exec, work.hidden, y);
+  down_.template forward<Storage>(exec, work.hidden, work.rows.partial(y));
+  work.rows.sum(exec, y);
+}
+
+// The factors of all rows; without factors, none. A rank without rows has factors, of which there
+// are none, and takes part.
+template <class Storage>
+Tensor<const Accum<Storage>, 1> DenseMlp<Storage>::all_factors(const Exec& exec,
+                                                               const Tensor<const Real, 1>& mine,
+                                                               const Work& work) const {
+  if (work.rows.alone() || mine.data() == nullptr) {
+    return mine;
+  }
+  work.rows.split().template gather<Real>(
+      exec, Tensor<const Real, 2>(mine.data(), mine.extent(0), 1), work.factor);
+  return Tensor<const Real, 1>(work.factor.data(), work.factor.extent(0));
 }
 
 template <class Storage>
@@ -48,15 +81,27 @@ void DenseMlp<Storage>::backward(const Exec& exec, const Tensor<const Storage, 2
                                  const Saved& saved, const Tensor<Storage, 2>& dx, const Work& work,
                                  const Tensor<const Real, 1>& factor,
                                  const Tensor<Real, 1>& dfactor) const {
-  down_.backward_input(exec, dy, work.hidden);
-  const SwigluRows<Real> rows{dy.extent_int(0), {}, factor};
+  const auto dout = work.rows.gradient(exec, dy);
+  down_.backward_input(exec, dout, work.hidden);
+  const SwigluRows<Real> rows{dout.extent_int(0), {}, all_factors(exec, factor, work)};
+  const bool shares_factor = !work.rows.alone() && dfactor.data() != nullptr;
+  // The factors have been used by the time that a row writes its gradient there.
+  const auto dfactors =
+      shares_factor ? Tensor<Real, 1>(work.factor.data(), work.factor.extent(0)) : dfactor;
   swiglu_backward<Storage>(exec, rows, apart<const Storage>(saved.gate, saved.up), work.hidden,
-                           apart<Storage>(work.dgate, work.dup), dfactor);
-  down_.backward_weight(exec, dy, work.hidden);
-  gate_.backward_weight(exec, work.dgate, saved.x);
-  up_.backward_weight(exec, work.dup, saved.x);
-  gate_.backward_input(exec, work.dgate, dx);
-  up_.backward_input(exec, work.dup, dx, Write::add);
+                           apart<Storage>(work.dgate, work.dup), dfactors);
+  if (shares_factor) {
+    work.rows.split().template sum<Real, Real>(
+        exec, work.factor, work.received, Tensor<Real, 2>(dfactor.data(), dfactor.extent(0), 1));
+  }
+  down_.backward_weight(exec, dout, work.hidden);
+  const auto x = work.rows.input(exec, saved.x);
+  gate_.backward_weight(exec, work.dgate, x);
+  up_.backward_weight(exec, work.dup, x);
+  const auto din = work.rows.partial(dx);
+  gate_.backward_input(exec, work.dgate, din);
+  up_.backward_input(exec, work.dup, din, Write::add);
+  work.rows.sum(exec, dx);
 }
 
 template class DenseMlp<bf16>;

@@ -12,22 +12,43 @@ Tensor<T, 2> rows_of(const Tensor<T, 3>& heads) {
   return Tensor<T, 2>(heads.data(), heads.extent(0), heads.extent(1) * heads.extent(2));
 }
 
-int local_heads(const char* what, int heads, const ProcessGrid& grid) {
-  require(heads % grid.degrees.tensor == 0,
-          std::string("attention: ") + what + " = " + std::to_string(heads) +
-              ", wanted a multiple of the tensor degree " + std::to_string(grid.degrees.tensor));
+int local_heads(int heads, const ProcessGrid& grid) {
+  require(heads % grid.degrees.tensor == 0, "attention: heads = " + std::to_string(heads) +
+                                                ", wanted a multiple of the tensor degree " +
+                                                std::to_string(grid.degrees.tensor));
   return heads / grid.degrees.tensor;
+}
+
+// How many tensor ranks hold the same key/value head.
+int holders_of(int key_value_heads, const ProcessGrid& grid) {
+  const int ranks = grid.degrees.tensor;
+  require(key_value_heads % ranks == 0 || ranks % key_value_heads == 0,
+          "attention: key_value_heads = " + std::to_string(key_value_heads) +
+              ", wanted a multiple or a divisor of the tensor degree " + std::to_string(ranks));
+  return ranks > key_value_heads ? ranks / key_value_heads : 1;
+}
+
+// The rows of keys or values. Where there are fewer heads than ranks, neighbours hold the same head
+// and each sees the gradient that comes from its own queries.
+Parameter key_value_weight(const std::string& name, const GatedAttentionConfig& config,
+                           const ProcessGrid& grid) {
+  const int holders = holders_of(config.key_value_heads, grid);
+  Parameter parameter{
+      .name = name,
+      .shard = grid.tensor_part({config.key_value_heads * config.head_width, config.model_width}, 0,
+                                holders),
+      .init = Init::normal(config.init_deviation)};
+  return holders == 1 ? parameter : grid.replicated(parameter, holders);
 }
 
 template <class Real>
 void add_head_norm(ParameterTable& table, const std::string& name, int width,
-                   Weight<Real, 1>& weight) {
-  table.add({.name = name,
-             .shard = Shard::whole({width}),
-             .init = Init::zeros(),
-             .decay = Decay::no,
-             .reduce_over = ReduceOver::data_and_tensor,
-             .zero_centred_norm = true},
+                   const ProcessGrid& grid, Weight<Real, 1>& weight) {
+  table.add(grid.replicated({.name = name,
+                             .shard = Shard::whole({width}),
+                             .init = Init::zeros(),
+                             .decay = Decay::no,
+                             .zero_centred_norm = true}),
             weight);
 }
 
@@ -37,25 +58,28 @@ template <class Storage>
 GatedAttention<Storage>::GatedAttention(const GatedAttentionConfig& config, const ProcessGrid& grid,
                                         ParameterTable& table, const std::string& prefix)
     : config_(config),
-      H_(local_heads("heads", config.heads, grid)),
-      G_(local_heads("key_value_heads", config.key_value_heads, grid)),
-      q_proj_(table, prefix + ".q_proj.weight", config.model_width, H_ * query_width(),
-              config.init_deviation),
-      k_proj_(table, prefix + ".k_proj.weight", config.model_width, G_ * config.head_width,
-              config.init_deviation),
-      v_proj_(table, prefix + ".v_proj.weight", config.model_width, G_ * config.head_width,
-              config.init_deviation),
-      o_proj_(table, prefix + ".o_proj.weight", H_ * config.head_width, config.model_width,
-              config.init_deviation) {
-  require(H_ % G_ == 0,
+      grid_(grid),
+      H_(local_heads(config.heads, grid)),
+      G_(config.key_value_heads * holders_of(config.key_value_heads, grid) / grid.degrees.tensor),
+      q_proj_(table,
+              {.name = prefix + ".q_proj.weight",
+               .shard = grid.tensor_part({config.heads * query_width(), config.model_width}, 0),
+               .init = Init::normal(config.init_deviation)}),
+      k_proj_(table, key_value_weight(prefix + ".k_proj.weight", config, grid)),
+      v_proj_(table, key_value_weight(prefix + ".v_proj.weight", config, grid)),
+      o_proj_(table,
+              {.name = prefix + ".o_proj.weight",
+               .shard = grid.tensor_part({config.model_width, config.heads * config.head_width}, 1),
+               .init = Init::normal(config.init_deviation)}) {
+  require(config.heads % config.key_value_heads == 0,
           "attention: heads = " + std::to_string(config.heads) +
               ", wanted a multiple of key_value_heads = " + std::to_string(config.key_value_heads));
   require(config.rotary_width % 2 == 0 && config.rotary_width >= 0 &&
               config.rotary_width <= config.head_width,
           "attention: rotary_width = " + std::to_string(config.rotary_width) +
               ", wanted an even number up to head_width = " + std::to_string(config.head_width));
-  add_head_norm<Real>(table, prefix + ".q_norm.weight", config.head_width, q_norm_);
-  add_head_norm<Real>(table, prefix + ".k_norm.weight", config.head_width, k_norm_);
+  add_head_norm<Real>(table, prefix + ".q_norm.weight", config.head_width, grid, q_norm_);
+  add_head_norm<Real>(table, prefix + ".k_norm.weight", config.head_width, grid, k_norm_);
 }
 
 template <class Storage>
@@ -76,6 +100,7 @@ typename GatedAttention<Storage>::Work GatedAttention<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
   const int T = shape.tokens, W = config_.head_width;
   Work work;
+  work.rows = SharedRows<Storage>::reserve(arena, grid_, shape, config_.model_width);
   work.rotation = arena.reserve<Real, 2>("rotation", T, config_.rotary_width);
   work.q = arena.reserve<Storage, 3>("q", T, H_, W);
   work.k = arena.reserve<Storage, 3>("k", T, G_, W);
@@ -85,7 +110,8 @@ typename GatedAttention<Storage>::Work GatedAttention<Storage>::reserve_work(
   work.dvalue = arena.reserve<Storage, 3>("dvalue", T, G_, W);
   work.delta = arena.reserve<Real, 2>("delta", T, H_);
   work.partial = arena.reserve<Real, 2>("head_norm_partial", head_norm_blocks(T), W);
-  work.attention = reserve_attention_work<Real>(arena, {H_, G_, W}, AttentionTiles::usual(), shape);
+  work.attention =
+      reserve_attention_work<Storage>(arena, {H_, G_, W}, AttentionTiles::usual(), shape);
   return work;
 }
 
@@ -127,9 +153,10 @@ void GatedAttention<Storage>::forward(const Exec& exec, const Documents& documen
                                       const Tensor<Storage, 2>& y, State* final, Saved& saved,
                                       const Work& work) const {
   saved.x = x;
-  q_proj_.template forward<Storage>(exec, x, rows_of<Storage>(saved.query));
-  k_proj_.template forward<Storage>(exec, x, rows_of<Storage>(saved.key));
-  v_proj_.template forward<Storage>(exec, x, rows_of<Storage>(saved.value));
+  const auto all = work.rows.input(exec, x);
+  q_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.query));
+  k_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.key));
+  v_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.value));
   rotate(exec, documents, saved, work);
   AttentionInput<Storage> in{work.q, work.k, saved.value};
   if (initial != nullptr) {
@@ -141,7 +168,8 @@ void GatedAttention<Storage>::forward(const Exec& exec, const Documents& documen
   if (final != nullptr) {
     attention_remember<Storage>(exec, documents, work.k, saved.value, final->keys, final->values);
   }
-  o_proj_.template forward<Storage>(exec, rows_of<Storage>(saved.attended), y);
+  o_proj_.template forward<Storage>(exec, rows_of<Storage>(saved.attended), work.rows.partial(y));
+  work.rows.sum(exec, y);
 }
 
 template <class Storage>
@@ -151,8 +179,9 @@ void GatedAttention<Storage>::backward(const Exec& exec, const Documents& docume
                                        State* dinitial, const Work& work) const {
   require(dfinal == nullptr && dinitial == nullptr,
           "attention: gradients of cached keys and values are not there");
-  o_proj_.backward_weight(exec, dy, rows_of<Storage>(saved.attended));
-  o_proj_.backward_input(exec, dy, rows_of<Storage>(work.dattended));
+  const auto dout = work.rows.gradient(exec, dy);
+  o_proj_.backward_weight(exec, dout, rows_of<Storage>(saved.attended));
+  o_proj_.backward_input(exec, dout, rows_of<Storage>(work.dattended));
   rotate(exec, documents, saved, work);
   attention_gate_backward<Storage>(exec, gate_of(saved.query), saved.attended, work.dattended,
                                    work.dquery, work.delta);
@@ -166,12 +195,15 @@ void GatedAttention<Storage>::backward(const Exec& exec, const Documents& docume
   const auto dquery = rows_of<Storage>(work.dquery);
   const auto dkey = rows_of<Storage>(work.dkey);
   const auto dvalue = rows_of<Storage>(work.dvalue);
-  q_proj_.backward_weight(exec, dquery, saved.x);
-  k_proj_.backward_weight(exec, dkey, saved.x);
-  v_proj_.backward_weight(exec, dvalue, saved.x);
-  q_proj_.backward_input(exec, dquery, dx);
-  k_proj_.backward_input(exec, dkey, dx, Write::add);
-  v_proj_.backward_input(exec, dvalue, dx, Write::add);
+  const auto x = work.rows.input(exec, saved.x);
+  q_proj_.backward_weight(exec, dquery, x);
+  k_proj_.backward_weight(exec, dkey, x);
+  v_proj_.backward_weight(exec, dvalue, x);
+  const auto din = work.rows.partial(dx);
+  q_proj_.backward_input(exec, dquery, din);
+  k_proj_.backward_input(exec, dkey, din, Write::add);
+  v_proj_.backward_input(exec, dvalue, din, Write::add);
+  work.rows.sum(exec, dx);
 }
 
 template <class Storage>

@@ -8,6 +8,7 @@
 #include "layers/kernels/attention.hpp"
 #include "layers/kernels/rotary.hpp"
 #include "layers/linear.hpp"
+#include "layers/shared_rows.hpp"
 #include "parallel/process_grid.hpp"
 
 #include <string>
@@ -34,7 +35,9 @@ struct GatedAttentionConfig {
 ///     y = W_o (attention(q, k, v) * sigmoid(gate))
 ///
 /// Extents: T tokens of N documents in one row, D model width, H query heads, G key/value heads, W
-/// the width of a head. Under tensor parallelism H and G count the heads of this rank.
+/// the width of a head. Tensor ranks divide the query heads with the key/value heads that they
+/// read, of which neighbours hold the same one where there are fewer than ranks: H and G count the
+/// heads of this rank, x and y are its rows.
 template <class Storage>
 class GatedAttention {
  public:
@@ -43,7 +46,7 @@ class GatedAttention {
   /// What backward needs. Normed and rotated queries and keys are rebuilt from what the projections
   /// gave, which the adjoint of the norm needs anyway.
   struct Saved {
-    Tensor<const Storage, 2> x;   // (T, D)       the input itself, not a copy
+    Tensor<const Storage, 2> x;   // (rows, D)    the input itself, not a copy
     Tensor<Storage, 3> query;     // (T, H, 2 W)  [q | gate] of every head, or (T, H, W)
     Tensor<Storage, 3> key;       // (T, G, W)
     Tensor<Storage, 3> value;     // (T, G, W)
@@ -52,6 +55,7 @@ class GatedAttention {
   };
 
   struct Work {
+    SharedRows<Storage> rows;
     Tensor<Real, 2> rotation;      // (T, rotary)
     Tensor<Storage, 3> q;          // (T, H, W)  normed and rotated
     Tensor<Storage, 3> k;          // (T, G, W)
@@ -78,7 +82,7 @@ class GatedAttention {
   Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
   State reserve_state(Arena& arena, int documents, int capacity) const;
 
-  /// x, y (T, D). With `initial`, document n goes on behind the position(begin(n)) tokens that
+  /// x, y (rows, D). With `initial`, document n goes on behind the position(begin(n)) tokens that
   /// `initial` holds of it. `final` gets the keys and values of these tokens at their positions and
   /// nothing else: for a document that goes on it is the memory of `initial`.
   void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
@@ -104,6 +108,7 @@ class GatedAttention {
   int query_width() const { return config_.gated ? 2 * config_.head_width : config_.head_width; }
 
   GatedAttentionConfig config_;
+  ProcessGrid grid_;
   int H_;
   int G_;
   Linear<Storage> q_proj_;  // D -> H [q | gate]

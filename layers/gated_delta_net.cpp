@@ -18,6 +18,11 @@ GroupedProjection layout_of(const GatedDeltaNetConfig& config, const ProcessGrid
           config.value_width};
 }
 
+// Of the projection of all ranks.
+int columns_of(const GatedDeltaNetConfig& config) {
+  return 2 * (config.key_heads * config.key_width + config.value_heads * config.value_width);
+}
+
 template <class Storage>
 DeltaRuleInput<Storage> rule_input(const QueryKeyValue<Storage>& convolved,
                                    const typename GatedDeltaNet<Storage>::Saved& saved) {
@@ -41,21 +46,26 @@ GatedDeltaNet<Storage>::GatedDeltaNet(const GatedDeltaNetConfig& config, const P
                                       ParameterTable& table, const std::string& prefix)
     : config_(config),
       layout_(layout_of(config, grid)),
-      qkvz_proj_(table, prefix + ".in_proj_qkvz.weight", config.model_width, layout_.columns(),
-                 config.init_deviation),
-      ba_proj_(table, prefix + ".in_proj_ba.weight", config.model_width, 2 * layout_.heads(),
-               config.init_deviation),
-      conv_(table, prefix + ".conv1d.weight", layout_, config.conv_taps),
-      norm_(table, prefix + ".norm.weight", layout_, config.norm_epsilon),
-      out_proj_(table, prefix + ".out_proj.weight", layout_.heads() * layout_.V, config.model_width,
-                config.init_deviation) {
+      grid_(grid),
+      qkvz_proj_(table, {.name = prefix + ".in_proj_qkvz.weight",
+                         .shard = grid.tensor_part({columns_of(config), config.model_width}, 0),
+                         .init = Init::normal(config.init_deviation)}),
+      ba_proj_(table, {.name = prefix + ".in_proj_ba.weight",
+                       .shard = grid.tensor_part({2 * config.value_heads, config.model_width}, 0),
+                       .init = Init::normal(config.init_deviation)}),
+      conv_(table, prefix + ".conv1d.weight", layout_, config.conv_taps, grid),
+      norm_(table, prefix + ".norm.weight", layout_, config.norm_epsilon, grid),
+      out_proj_(table, {.name = prefix + ".out_proj.weight",
+                        .shard = grid.tensor_part(
+                            {config.model_width, config.value_heads * config.value_width}, 1),
+                        .init = Init::normal(config.init_deviation)}) {
   table.add({.name = prefix + ".A_log",
-             .shard = Shard::whole({layout_.heads()}),
+             .shard = grid.tensor_part({config.value_heads}, 0),
              .init = Init::log_uniform(16.0),
              .decay = Decay::no},
             a_log_);
   table.add({.name = prefix + ".dt_bias",
-             .shard = Shard::whole({layout_.heads()}),
+             .shard = grid.tensor_part({config.value_heads}, 0),
              .init = Init::ones(),
              .decay = Decay::no},
             dt_bias_);
@@ -78,6 +88,7 @@ typename GatedDeltaNet<Storage>::Work GatedDeltaNet<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
   const int T = shape.tokens, H = layout_.heads(), G = layout_.G;
   Work work;
+  work.rows = SharedRows<Storage>::reserve(arena, grid_, shape, config_.model_width);
   work.convolved.q = arena.reserve<Storage, 3>("q", T, G, layout_.K);
   work.convolved.k = arena.reserve<Storage, 3>("k", T, G, layout_.K);
   work.convolved.v = arena.reserve<Storage, 3>("v", T, H, layout_.V);
@@ -92,7 +103,7 @@ typename GatedDeltaNet<Storage>::Work GatedDeltaNet<Storage>::reserve_work(
   work.norm = norm_.reserve_work(arena, T);
   work.gates = reserve_delta_gates_work<Real>(arena, T, H);
   work.rule =
-      reserve_delta_rule_work<Real>(arena, {G, H, layout_.K, layout_.V, config_.chunk}, shape);
+      reserve_delta_rule_work<Storage>(arena, {G, H, layout_.K, layout_.V, config_.chunk}, shape);
   return work;
 }
 
@@ -117,7 +128,8 @@ template <class Storage>
 void GatedDeltaNet<Storage>::finish(const Exec& exec, const Saved& saved,
                                     const Tensor<Storage, 2>& y, const Work& work) const {
   norm_.forward(exec, saved.read, saved.qkvz, work.normed);
-  out_proj_.template forward<Storage>(exec, work.normed, y);
+  out_proj_.template forward<Storage>(exec, work.normed, work.rows.partial(y));
+  work.rows.sum(exec, y);
 }
 
 template <class Storage>
@@ -128,7 +140,7 @@ void GatedDeltaNet<Storage>::forward(const Exec& exec, const Documents& document
   saved.x = x;
   saved.initial = initial != nullptr ? *initial : State{};
   const State result = final != nullptr ? *final : State{};
-  project(exec, x, saved, work);
+  project(exec, work.rows.input(exec, x), saved, work);
   conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved,
                 result.conv_tail, work.conv);
   delta_rule_chunked<Storage>(exec, documents, config_.chunk,
@@ -145,10 +157,11 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
   const State given = dfinal != nullptr ? *dfinal : State{};
   const State wanted = dinitial != nullptr ? *dinitial : State{};
   const auto dread = heads_of<Storage>(work.dnormed, layout_.heads());
-  out_proj_.backward_input(exec, dy, work.dnormed);
+  const auto dout = work.rows.gradient(exec, dy);
+  out_proj_.backward_input(exec, dout, work.dnormed);
   norm_.backward(exec, work.dnormed, saved.read, saved.qkvz, dread, work.dqkvz, work.normed,
                  work.norm);
-  out_proj_.backward_weight(exec, dy, work.normed);
+  out_proj_.backward_weight(exec, dout, work.normed);
 
   conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved, {},
                 work.conv);
@@ -163,10 +176,13 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
                                 saved.beta, a_log_.value, work.dba, a_log_.grad, dt_bias_.grad,
                                 work.gates);
 
-  qkvz_proj_.backward_input(exec, work.dqkvz, dx);
-  ba_proj_.backward_input(exec, work.dba, dx, Write::add);
-  qkvz_proj_.backward_weight(exec, work.dqkvz, saved.x);
-  ba_proj_.backward_weight(exec, work.dba, saved.x);
+  const auto din = work.rows.partial(dx);
+  qkvz_proj_.backward_input(exec, work.dqkvz, din);
+  ba_proj_.backward_input(exec, work.dba, din, Write::add);
+  const auto x = work.rows.input(exec, saved.x);
+  qkvz_proj_.backward_weight(exec, work.dqkvz, x);
+  ba_proj_.backward_weight(exec, work.dba, x);
+  work.rows.sum(exec, dx);
 }
 
 template <class Storage>

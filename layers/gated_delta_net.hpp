@@ -10,6 +10,7 @@
 #include "layers/kernels/delta_gates.hpp"
 #include "layers/kernels/delta_rule.hpp"
 #include "layers/linear.hpp"
+#include "layers/shared_rows.hpp"
 #include "parallel/process_grid.hpp"
 
 #include <string>
@@ -36,8 +37,8 @@ struct GatedDeltaNetConfig {
 ///     y = W_o (rms_norm(delta_rule(q, k, v, log_decay, beta)) * silu(z))
 ///
 /// Extents: T tokens of N documents in one row, D model width, G key heads, H value heads, K and V
-/// their widths, R = H / G. Under tensor parallelism G and H count the heads of this rank; D is
-/// always whole.
+/// their widths, R = H / G. Tensor ranks divide the key heads with their value heads: G and H count
+/// those of this rank, x and y are its rows; D is always whole.
 template <class Storage>
 class GatedDeltaNet {
  public:
@@ -54,7 +55,7 @@ class GatedDeltaNet {
   /// the memories at the chunk borders, which at 4096 tokens and 32 heads of 128 x 128 would take
   /// 134 MB a sequence.
   struct Saved {
-    Tensor<const Storage, 2> x;  // (T, D)               the input itself, not a copy
+    Tensor<const Storage, 2> x;  // (rows, D)            the input itself, not a copy
     State initial;               // what forward began with, not a copy; empty without
     Tensor<Storage, 2> qkvz;     // (T, G(2K+2RV))       grouped by key head: q k v z
     Tensor<Real, 2> log_decay;   // (T, H)
@@ -64,6 +65,7 @@ class GatedDeltaNet {
 
   /// Temporaries of one call. In backward dq, dk and dv replace q, k and v.
   struct Work {
+    SharedRows<Storage> rows;
     QueryKeyValue<Storage> convolved;
     Tensor<Real, 2> ba;          // (T, 2H)
     Tensor<Storage, 2> normed;   // (T, HV)
@@ -112,7 +114,8 @@ class GatedDeltaNet {
               const Work& work) const;
 
   GatedDeltaNetConfig config_;
-  GroupedProjection layout_;         // of the heads of this rank
+  GroupedProjection layout_;  // of the heads of this rank
+  ProcessGrid grid_;
   Linear<Storage> qkvz_proj_;        // D -> G(2K+2RV), rows as in the released file
   Linear<Storage> ba_proj_;          // D -> 2H, grouped by key head
   CausalConv<Storage> conv_;         // over 2GK+HV channels

@@ -126,13 +126,13 @@ struct GatedNormBackward {
 
 template <class Storage>
 GatedRmsNorm<Storage>::GatedRmsNorm(ParameterTable& table, const std::string& name,
-                                    const GroupedProjection& layout, double epsilon)
+                                    const GroupedProjection& layout, double epsilon,
+                                    const ProcessGrid& grid)
     : layout_(layout), epsilon_(epsilon) {
-  table.add({.name = name,
-             .shard = Shard::whole({layout.V}),
-             .init = Init::ones(),
-             .decay = Decay::no,
-             .reduce_over = ReduceOver::data_and_tensor},
+  table.add(grid.replicated({.name = name,
+                             .shard = Shard::whole({layout.V}),
+                             .init = Init::ones(),
+                             .decay = Decay::no}),
             weight_);
 }
 

@@ -5,6 +5,7 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "layers/kernels/grouped_projection.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <string>
 
@@ -26,7 +27,7 @@ class GatedRmsNorm {
   };
 
   GatedRmsNorm(ParameterTable& table, const std::string& name, const GroupedProjection& layout,
-               double epsilon);
+               double epsilon, const ProcessGrid& grid);
 
   Work reserve_work(Arena& arena, int T) const;
 

@@ -59,6 +59,83 @@ struct CrossEntropy {
   }
 };
 
+// What one rank knows of the logits of a token. A team takes a token of the block.
+template <class Storage>
+struct PartStatistics {
+  using Real = Accum<Storage>;
+
+  Tensor<const Real, 2> logits;  // (block, V)
+  Tensor<const int, 1> labels;   // (T)
+  Tensor<Real, 2> statistics;    // (block, 3)
+  int first;                     // token of row 0 of the block
+  int first_token;               // of the vocabulary
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int i = team.league_rank();
+    const int V = logits.extent_int(1);
+    const int label = labels(first + i) - first_token;
+    const Real* const row = &logits(i, 0);
+    const Real largest =
+        max_over<Real>(team, V, -Real(HUGE_VAL), [&](const int v) { return row[v]; });
+    const Real total = sum_over<Real>(team, V, [&](const int v) { return exp(row[v] - largest); });
+    Kokkos::single(Kokkos::PerTeam(team), [&] {
+      statistics(i, 0) = largest;
+      statistics(i, 1) = total;
+      statistics(i, 2) = label >= 0 && label < V ? row[label] : Real(0);
+    });
+  }
+};
+
+// The losses from the statistics of all ranks, and the gradient of this rank's logits. A team takes
+// a token of the block. dlogits may be logits.
+template <class Storage>
+struct PartCrossEntropy {
+  using Real = Accum<Storage>;
+
+  Tensor<const Real, 2> logits;      // (block, V)
+  Tensor<const int, 1> labels;       // (T)
+  Tensor<const Real, 2> statistics;  // (ranks block, 3)
+  Tensor<Real, 1> loss;              // (T)
+  Tensor<Storage, 2> dlogits;        // (block, V)
+  int first;
+  int first_token;
+  Real scale;
+  bool with_gradient;
+
+  KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
+    const int i = team.league_rank(), block = team.league_size();
+    const int V = logits.extent_int(1);
+    const int ranks = statistics.extent_int(0) / block;
+    const bool labelled = labels(first + i) >= 0;
+    Real largest = statistics(i, 0), total = 0, label_logit = 0;
+    for (int r = 1; r < ranks; ++r) {
+      largest = max(largest, statistics(r * block + i, 0));
+    }
+    for (int r = 0; r < ranks; ++r) {
+      total += statistics(r * block + i, 1) * exp(statistics(r * block + i, 0) - largest);
+      label_logit += statistics(r * block + i, 2);
+    }
+    Kokkos::single(Kokkos::PerTeam(team), [&] {
+      loss(first + i) = labelled ? log(total) + (largest - label_logit) : Real(0);
+    });
+    if (!with_gradient) {
+      return;
+    }
+    const Real* const row = &logits(i, 0);
+    Storage* const gradient = &dlogits(i, 0);
+    const Real factor = labelled ? scale / total : Real(0);
+    for_each_in(team, V,
+                [&](const int v) { gradient[v] = Storage(exp(row[v] - largest) * factor); });
+    const int label = labels(first + i) - first_token;
+    if (!labelled || label < 0 || label >= V) {
+      return;
+    }
+    team.team_barrier();
+    Kokkos::single(Kokkos::PerTeam(team),
+                   [&] { gradient[label] = Storage(exp(label_logit - largest) * factor - scale); });
+  }
+};
+
 // One team adds up all tokens: the order depends on T alone.
 template <class Real>
 struct SumLosses {
@@ -81,20 +158,31 @@ Tensor<T, 2> rows(const Tensor<T, 2>& all, int first, int count) {
 
 template <class Storage>
 HeadLoss<Storage>::HeadLoss(ParameterTable& table, const std::string& name, int vocabulary,
-                            int width, double deviation, const std::string& tied_to)
-    : vocabulary_(vocabulary), width_(width) {
-  table.add({.name = name,
-             .shard = Shard::whole({vocabulary, width}),
-             .init = Init::normal(deviation),
-             .alias_of = tied_to},
+                            int width, double deviation, const std::string& tied_to,
+                            const ProcessGrid& grid)
+    : grid_(grid), width_(width) {
+  require(vocabulary >= grid.degrees.tensor, name + ": vocabulary = " + std::to_string(vocabulary) +
+                                                 ", wanted at least the tensor degree " +
+                                                 std::to_string(grid.degrees.tensor));
+  const Shard shard = grid.tensor_part({vocabulary, width}, 0);
+  vocabulary_ = static_cast<int>(shard.local_extent()[0]);
+  first_ = static_cast<int>(shard.boxes.front().offset[0]);
+  table.add({.name = name, .shard = shard, .init = Init::normal(deviation), .alias_of = tied_to},
             weight_);
 }
 
 template <class Storage>
-typename HeadLoss<Storage>::Work HeadLoss<Storage>::reserve_work(Arena& arena, int T) const {
+typename HeadLoss<Storage>::Work HeadLoss<Storage>::reserve_work(
+    Arena& arena, const MicrobatchShape& shape) const {
+  const int T = shape.tokens;
   const int fitting = static_cast<int>(block_elements / vocabulary_ / least_block * least_block);
   const int block = std::min(T, std::max(least_block, fitting));
   Work work;
+  work.rows = SharedRows<Storage>::reserve(arena, grid_, shape, width_);
+  if (!work.rows.alone()) {
+    work.statistics =
+        arena.reserve<Real, 2>("logit_statistics", work.rows.split().ranks() * block, 3);
+  }
   work.logits = arena.reserve<Real, 2>("logits", block, vocabulary_);
   if constexpr (std::is_same_v<Storage, Real>) {
     work.dlogits = work.logits;
@@ -112,18 +200,40 @@ void HeadLoss<Storage>::logits(const Exec& exec, const Tensor<const Storage, 2>&
 }
 
 template <class Storage>
+void HeadLoss<Storage>::cross_entropy(const Exec& exec, const Tensor<Real, 2>& logits,
+                                      const Tensor<const int, 1>& labels, int first, double scale,
+                                      bool with_gradient, const Work& work) const {
+  const int count = logits.extent_int(0);
+  const auto gradient = rows<Storage>(work.dlogits, 0, count);
+  if (work.rows.alone()) {
+    Kokkos::parallel_for("head_loss::cross_entropy", row_policy(exec, count),
+                         CrossEntropy<Storage>{logits, labels, work.loss, gradient, first,
+                                               static_cast<Real>(scale), with_gradient});
+    return;
+  }
+  const RowSplit parts(grid_, work.rows.split().ranks() * count, 1);
+  const auto all = rows<Real>(work.statistics, 0, parts.ranks() * count);
+  const auto mine = rows<Real>(all, parts.token_rows().first, count);
+  Kokkos::parallel_for("head_loss::statistics", row_policy(exec, count),
+                       PartStatistics<Storage>{logits, labels, mine, first, first_});
+  parts.template share<Real>(all);
+  Kokkos::parallel_for("head_loss::part_cross_entropy", row_policy(exec, count),
+                       PartCrossEntropy<Storage>{logits, labels, all, work.loss, gradient, first,
+                                                 first_, static_cast<Real>(scale), with_gradient});
+}
+
+template <class Storage>
 void HeadLoss<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>& h,
                                 const Tensor<const int, 1>& labels, const Tensor<double, 0>& sum,
                                 const Work& work) const {
-  const int T = h.extent_int(0);
+  const auto all_h = work.rows.input(exec, h);
+  const int T = all_h.extent_int(0);
   const int block = work.logits.extent_int(0);
   for (int first = 0; first < T; first += block) {
     const int count = std::min(block, T - first);
     const auto block_logits = rows<Real>(work.logits, 0, count);
-    logits(exec, rows<const Storage>(h, first, count), block_logits);
-    Kokkos::parallel_for("head_loss::forward", row_policy(exec, count),
-                         CrossEntropy<Storage>{block_logits, labels, work.loss, work.dlogits, first,
-                                               Real(0), false});
+    logits(exec, rows<const Storage>(all_h, first, count), block_logits);
+    cross_entropy(exec, block_logits, labels, first, 0.0, false, work);
   }
   Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),
                        SumLosses<Real>{Tensor<const Real, 1>(work.loss.data(), T), sum});
@@ -134,22 +244,24 @@ void HeadLoss<Storage>::forward_backward(const Exec& exec, const Tensor<const St
                                          const Tensor<const int, 1>& labels, double scale,
                                          const Tensor<double, 0>& sum, const Tensor<Storage, 2>& dh,
                                          Write write, const Work& work) const {
-  const int T = h.extent_int(0);
+  const auto all_h = work.rows.input(exec, h);
+  const auto all_dh = work.rows.partial(dh);
+  const int T = all_h.extent_int(0);
   const int block = work.logits.extent_int(0);
   for (int first = 0; first < T; first += block) {
     const int count = std::min(block, T - first);
-    const auto block_h = rows<const Storage>(h, first, count);
+    const auto block_h = rows<const Storage>(all_h, first, count);
     const auto block_logits = rows<Real>(work.logits, 0, count);
     const auto block_gradient = rows<Storage>(work.dlogits, 0, count);
     logits(exec, block_h, block_logits);
-    Kokkos::parallel_for("head_loss::forward_backward", row_policy(exec, count),
-                         CrossEntropy<Storage>{block_logits, labels, work.loss, block_gradient,
-                                               first, static_cast<Real>(scale), true});
+    cross_entropy(exec, block_logits, labels, first, scale, true, work);
     matmul<Storage, Storage>(exec, Op::none, block_gradient, Op::none, weight_.value,
-                             rows<Storage>(dh, first, count), write);
+                             rows<Storage>(all_dh, first, count),
+                             work.rows.alone() ? write : Write::replace);
     matmul<Storage, Real>(exec, Op::transpose, block_gradient, Op::none, block_h, weight_.grad,
                           Write::add);
   }
+  work.rows.sum(exec, dh, write);
   Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),
                        SumLosses<Real>{Tensor<const Real, 1>(work.loss.data(), T), sum});
 }

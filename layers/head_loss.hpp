@@ -5,6 +5,7 @@
 #include "core/matmul.hpp"
 #include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "layers/shared_rows.hpp"
 
 #include <string>
 
@@ -17,12 +18,22 @@ namespace qnext {
 ///     d loss_t / d l_t = softmax(l_t) - onehot(label)
 ///
 /// T tokens, D model width, V vocabulary. Tokens with the label -1 have no loss and no gradient.
+///
+/// Tensor ranks divide the vocabulary. V counts the tokens of this rank, which computes the largest
+/// logit m_r, s_r = sum_v exp(l_tv - m_r) and the logit of the label if it knows it; of those of
+/// all ranks, in their order,
+///
+///     m = max_r m_r,   log sum exp = m + log sum_r s_r exp(m_r - m)
+///
+/// so that every rank knows every loss.
 template <class Storage>
 class HeadLoss {
  public:
   using Real = Accum<Storage>;
 
   struct Work {
+    SharedRows<Storage> rows;
+    Tensor<Real, 2> statistics;  // (ranks block, 3)  m_r, s_r, logit of the label; empty if alone
     Tensor<Real, 2> logits;      // (block, V)
     Tensor<Storage, 2> dlogits;  // (block, V)  the same memory where Storage is Real
     Tensor<Real, 1> loss;        // (T)         0 without a label
@@ -30,17 +41,15 @@ class HeadLoss {
 
   /// A head of its own, or, with `tied_to`, the embedding of that name.
   HeadLoss(ParameterTable& table, const std::string& name, int vocabulary, int width,
-           double deviation, const std::string& tied_to);
+           double deviation, const std::string& tied_to, const ProcessGrid& grid = {});
 
-  int vocabulary() const { return vocabulary_; }
-
-  Work reserve_work(Arena& arena, int T) const;
+  Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
 
   /// logits (T, V) = h W^T, for few tokens: decoding and comparisons.
   void logits(const Exec& exec, const Tensor<const Storage, 2>& h,
               const Tensor<Real, 2>& logits) const;
 
-  /// sum += the losses of all tokens, a number on the device.
+  /// h (rows, D), all labels (T): sum += the losses of all tokens, a number on the device.
   void forward(const Exec& exec, const Tensor<const Storage, 2>& h,
                const Tensor<const int, 1>& labels, const Tensor<double, 0>& sum,
                const Work& work) const;
@@ -52,8 +61,15 @@ class HeadLoss {
                         const Work& work) const;
 
  private:
-  int vocabulary_;
+  /// The losses of the tokens `first` ... of a block, and with a gradient that of its logits.
+  void cross_entropy(const Exec& exec, const Tensor<Real, 2>& logits,
+                     const Tensor<const int, 1>& labels, int first, double scale,
+                     bool with_gradient, const Work& work) const;
+
+  ProcessGrid grid_;
+  int vocabulary_;  // of this rank
   int width_;
+  int first_;                  // token of row 0
   Weight<Storage, 2> weight_;  // (V, D)
 };
 

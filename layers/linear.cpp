@@ -4,11 +4,10 @@
 namespace qnext {
 
 template <class Storage>
-Linear<Storage>::Linear(ParameterTable& table, const std::string& name, int in, int out,
-                        double deviation)
-    : in_(in), out_(out) {
-  table.add({.name = name, .shard = Shard::whole({out, in}), .init = Init::normal(deviation)},
-            weight_);
+Linear<Storage>::Linear(ParameterTable& table, const Parameter& parameter)
+    : in_(static_cast<int>(parameter.shard.local_extent()[1])),
+      out_(static_cast<int>(parameter.shard.local_extent()[0])) {
+  table.add(parameter, weight_);
 }
 
 template <class Storage>

@@ -5,16 +5,15 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 
-#include <string>
-
 namespace qnext {
 
-/// y = x W^T with W (out, in), as the released files store it. No bias.
+/// y = x W^T with W (out, in), as the released files store it, or with the rows or columns of it
+/// that this rank holds: with columns, y is a part of the sum over ranks. No bias.
 template <class Storage>
 class Linear {
  public:
-  /// Registers the weight `name`, which starts from a normal distribution of that deviation.
-  Linear(ParameterTable& table, const std::string& name, int in, int out, double deviation);
+  /// Registers the weight.
+  Linear(ParameterTable& table, const Parameter& parameter);
 
   int in() const { return in_; }
   int out() const { return out_; }

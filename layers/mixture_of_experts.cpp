@@ -95,7 +95,7 @@ template <class Storage>
 MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config,
                                             const ProcessGrid& grid, ParameterTable& table,
                                             const std::string& prefix)
-    : config_(config) {
+    : config_(config), grid_(grid) {
   const int D = config.model_width, E = config.experts, F = config.expert_width;
   require(config.experts_per_token >= 1 && config.experts_per_token <= E,
           prefix + ": " + std::to_string(config.experts_per_token) + " experts per token of " +
@@ -108,32 +108,44 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
         std::make_unique<ExpertsOverRanks<Storage>>(grid.expert, degree, E, config.receive_factor);
   }
   const auto init = Init::normal(config.init_deviation);
-  table.add({.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init},
+  require(grid.degrees.tensor == 1 || config.capacity.rule == Capacity::Rule::dropless,
+          prefix +
+              ": tensor ranks do not count together what a capacity drops; wanted dropless or "
+              "the tensor degree 1");
+  table.add(grid.replicated(
+                {.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init}),
             router_);
   table.add({.name = prefix + ".experts.gate_up_proj",
              .shard = grid.expert_part({E, 2 * F, D}),
              .init = init,
-             .reduce_over = ReduceOver::data_beside_experts},
+             .reduce_over = ReduceOver::data_beside_experts,
+             .owner = grid.place.tensor == 0},
             gate_up_);
   table.add({.name = prefix + ".experts.down_proj",
              .shard = grid.expert_part({E, D, F}),
              .init = init,
-             .reduce_over = ReduceOver::data_beside_experts},
+             .reduce_over = ReduceOver::data_beside_experts,
+             .owner = grid.place.tensor == 0},
             down_);
   if (config.shared_width > 0) {
     const DenseMlpConfig shared{D, config.shared_width, config.init_deviation};
     shared_ = std::make_unique<DenseMlp<Storage>>(shared, grid, table, prefix + ".shared_expert");
-    table.add({.name = prefix + ".shared_expert_gate.weight",
-               .shard = Shard::whole({1, D}),
-               .init = init},
+    table.add(grid.replicated({.name = prefix + ".shared_expert_gate.weight",
+                               .shard = Shard::whole({1, D}),
+                               .init = init}),
               shared_gate_);
   }
 }
 
 template <class Storage>
+int MixtureOfExperts<Storage>::rows_of(const MicrobatchShape& shape) const {
+  return RowSplit(grid_, shape.tokens, shape.sequences).rows();
+}
+
+template <class Storage>
 typename MixtureOfExperts<Storage>::Saved MixtureOfExperts<Storage>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
-  const int T = shape.tokens, E = config_.experts, K = config_.experts_per_token;
+  const int T = rows_of(shape), E = config_.experts, K = config_.experts_per_token;
   Saved saved;
   saved.routing = {.probabilities = arena.reserve<Real, 2>("probabilities", T, E),
                    .log_sum = arena.reserve<Real, 1>("log_sum", T),
@@ -159,7 +171,7 @@ typename MixtureOfExperts<Storage>::Saved MixtureOfExperts<Storage>::reserve_sav
 template <class Storage>
 typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
-  const int T = shape.tokens, D = config_.model_width, E = config_.experts;
+  const int T = rows_of(shape), D = config_.model_width, E = config_.experts;
   const int K = config_.experts_per_token, F = config_.expert_width;
   Work work;
   work.rows = arena.reserve<Storage, 2>("rows", T * K, D);

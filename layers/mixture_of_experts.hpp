@@ -39,7 +39,9 @@ struct MixtureOfExpertsConfig {
 /// T tokens in S sequences, D model width, E experts of width F, K for each token, G width of the
 /// shared expert. Router, weights and sums over k in Accum<Storage>. The weight is multiplied into
 /// the row before W_down, so that its gradient is a sum over F. With an expert degree N a rank
-/// holds E / N consecutive experts and all ranks of the grid's expert group call together.
+/// holds E / N consecutive experts and all ranks of the grid's expert group call together. Tensor
+/// ranks route and compute their own rows, which T counts then, with all experts; they divide the
+/// shared expert by its columns.
 template <class Storage>
 class MixtureOfExperts {
  public:
@@ -100,6 +102,8 @@ class MixtureOfExperts {
             Saved& saved, const Work& work) const;
 
  private:
+  /// Tokens of this rank, in all sequences.
+  int rows_of(const MicrobatchShape& shape) const;
   Tensor<const Real, 2> widen(const Exec& exec, const Tensor<const Storage, 2>& x,
                               const Work& work) const;
   void route_tokens(const Exec& exec, const Tensor<const Storage, 2>& x, const Saved& saved,
@@ -113,6 +117,7 @@ class MixtureOfExperts {
   void shared_gate_backward(const Exec& exec, const Saved& saved, const Work& work) const;
 
   MixtureOfExpertsConfig config_;
+  ProcessGrid grid_;
   Weight<Real, 2> router_;                                 // (E, D)
   Weight<Storage, 3> gate_up_;                             // (E / N, 2F, D)
   Weight<Storage, 3> down_;                                // (E / N, D, F)

@@ -2,8 +2,10 @@
 #include "layers/model.hpp"
 
 #include "core/phase.hpp"
+#include "core/require.hpp"
 
 #include <algorithm>
+#include <string>
 
 namespace qnext {
 namespace {
@@ -39,8 +41,9 @@ void LossSums::clear(const Exec& exec) const {
 template <class Storage>
 Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table)
     : config_(config),
+      grid_(grid),
       embedding_(table, "model.embed_tokens.weight", config.vocabulary, config.width,
-                 config.init_deviation),
+                 config.init_deviation, grid),
       layers_([&] {
         std::vector<std::unique_ptr<Layer>> layers;
         for (int i = 0; i < config.layers(); ++i) {
@@ -49,14 +52,20 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
         }
         return layers;
       }()),
-      norm_(table, "model.norm.weight", config.width, config.norm_epsilon),
+      norm_(table, "model.norm.weight", config.width, config.norm_epsilon, grid),
       head_(table, "lm_head.weight", config.vocabulary, config.width, config.init_deviation,
-            config.tied_head ? "model.embed_tokens.weight" : ""),
+            config.tied_head ? "model.embed_tokens.weight" : "", grid),
       mtp_(config.mtp_modules == 0 ? nullptr
                                    : std::make_unique<MultiTokenPrediction<Storage>>(
                                          config.layer, config.init_deviation, grid, table)),
       balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
-               config.layer.experts.experts_per_token) {}
+               config.layer.experts.experts_per_token, grid) {}
+
+template <class Storage>
+Dropout Model<Storage>::on_rows(const Dropout& dropout, const Microbatch& batch) const {
+  const MicrobatchShape shape{batch.tokens.extent_int(0), 0, batch.documents.sequences};
+  return {dropout.probability, dropout.key, split_of(shape).token_rows()};
+}
 
 template <class Storage>
 int Model<Storage>::balance_index(int layer) const {
@@ -83,7 +92,7 @@ template <class Storage>
 typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
                                                              const MicrobatchShape& shape) const {
   Saved saved;
-  const int T = shape.tokens;
+  const int T = split_of(shape).rows();
   for (int i = 0; i <= config_.layers(); ++i) {
     saved.hidden.push_back(arena.reserve<Real, 2>("hidden", T, config_.width));
   }
@@ -121,12 +130,11 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
   saved.balance = balance_.reserve_saved(arena, shape);
   for (int i = 0; i < config_.layers(); ++i) {
     if (balance_index(i) >= 0) {
-      saved.layers[i].mlp.experts.statistics = saved.balance.statistics[balance_index(i)];
+      saved.layers[i].mlp.experts.statistics = saved.balance.mine[balance_index(i)];
     }
   }
   if (balance_index(config_.layers()) >= 0) {
-    saved.mtp.layer.mlp.experts.statistics =
-        saved.balance.statistics[balance_index(config_.layers())];
+    saved.mtp.layer.mlp.experts.statistics = saved.balance.mine[balance_index(config_.layers())];
   }
   return saved;
 }
@@ -135,7 +143,7 @@ template <class Storage>
 typename Model<Storage>::Work Model<Storage>::reserve_work(Arena& arena,
                                                            const MicrobatchShape& shape) const {
   const Arena::Room room(arena, "work");
-  const int T = shape.tokens;
+  const int T = split_of(shape).rows();
   Work work;
   work.dnormed = arena.reserve<Storage, 2>("dnormed", T, config_.width);
   work.gradient = arena.reserve<Real, 2>("gradient", T, config_.width);
@@ -144,9 +152,11 @@ typename Model<Storage>::Work Model<Storage>::reserve_work(Arena& arena,
   if (mtp_) {
     work.mtp = mtp_->reserve_work(arena, shape);
   }
-  // Head and layers run one after the other.
+  // Embedding, layers and head run one after the other.
   Arena::Overlay parts(arena);
-  parts.add([&] { work.head = head_.reserve_work(arena, T); });
+  parts.add([&] { work.head = head_.reserve_work(arena, shape); });
+  parts.add([&] { work.embedding = embedding_.reserve_work(arena, shape); });
+  work.mtp.embedding = work.embedding;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     parts.add([&] {
       if (config_.recompute == Recompute::block) {
@@ -180,10 +190,11 @@ void Model<Storage>::clear(const Exec& exec, const State& state) const {
 }
 
 template <class Storage>
-void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dropout& dropout,
+void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dropout& of_batch,
                              Saved& saved, const Work& work, const State* initial,
                              State* final) const {
-  embedding_.forward(exec, batch.tokens, saved.hidden[0]);
+  const Dropout dropout = on_rows(of_batch, batch);
+  embedding_.forward(exec, batch.tokens, saved.hidden[0], work.embedding);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->forward(exec, batch.documents, saved.hidden[i],
                         initial ? &initial->layers[i] : nullptr, saved.hidden[i + 1],
@@ -195,6 +206,7 @@ void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dr
     mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, embedding_, saved.normed,
                   dropout, saved.mtp, work.mtp, work.mtp_layer);
   }
+  balance_.sum_over_ranks(exec, saved.balance);
 }
 
 template <class Storage>
@@ -210,9 +222,10 @@ void Model<Storage>::evaluate(const Exec& exec, const Microbatch& batch, Saved& 
 
 template <class Storage>
 void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
-                              const Dropout& dropout, Saved& saved, const Work& work,
+                              const Dropout& of_batch, Saved& saved, const Work& work,
                               const LossSums& sums) const {
   const Documents& documents = batch.documents;
+  const Dropout dropout = on_rows(of_batch, batch);
   balance_.forward(exec, saved.balance, true, sums.balance, sums.router_z);
   head_.forward_backward(exec, saved.normed, batch.labels, scale.cross_entropy, sums.cross_entropy,
                          work.dnormed, Write::replace, work.head);
@@ -238,13 +251,15 @@ void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const L
     layer.backward(exec, documents, saved.hidden[i], work.gradient, balance ? &*balance : nullptr,
                    dropout.at(i), saved.layers[i], work.layers[i]);
   }
-  embedding_.backward(exec, batch.tokens, work.gradient);
+  embedding_.backward(exec, batch.tokens, work.gradient, work.embedding);
 }
 
 template <class Storage>
 void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
                           const Work& work) const {
   const Phase phase("step");
+  require(grid_.degrees.tensor == 1, "decoding is not divided over tensor ranks, which are " +
+                                         std::to_string(grid_.degrees.tensor));
   embedding_.forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],

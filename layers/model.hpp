@@ -77,7 +77,7 @@ class Model {
   using Real = Accum<Storage>;
   using Layer = DecoderLayer<Storage>;
 
-  /// One microbatch in flight.
+  /// One microbatch in flight. T counts the rows of this rank where tensor ranks divide them.
   struct Saved {
     std::vector<Tensor<Real, 2>> hidden;  // (layers + 1) x (T, D): the input of each layer, the
                                           // output of the last
@@ -96,13 +96,16 @@ class Model {
     std::vector<typename Layer::Work> layers;  // all in the same memory
     typename MultiTokenPrediction<Storage>::Work mtp;
     typename Layer::Work mtp_layer;
+    typename Embedding<Storage>::Work embedding;
   };
   /// What documents carry from one piece to the next.
   struct State {
     std::vector<typename Layer::State> layers;
   };
 
-  /// Registers every weight in `table`; call table.lay_out() before anything is computed.
+  /// Registers every weight in `table`; call table.lay_out() before anything is computed. Tensor
+  /// ranks take the same microbatch and know all of its losses; the gradients of what they hold
+  /// alike are still to be summed (parallel/replica_sum.hpp).
   Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table);
 
   const ModelConfig& config() const { return config_; }
@@ -146,7 +149,14 @@ class Model {
   std::optional<BalanceGradient<Real>> balance_gradient(const Saved& saved, int layer,
                                                         double scale) const;
 
+  /// How the tensor ranks divide the rows of a microbatch.
+  RowSplit split_of(const MicrobatchShape& shape) const {
+    return RowSplit(grid_, shape.tokens, shape.sequences);
+  }
+  Dropout on_rows(const Dropout& dropout, const Microbatch& batch) const;
+
   ModelConfig config_;
+  ProcessGrid grid_;
   Embedding<Storage> embedding_;
   std::vector<std::unique_ptr<Layer>> layers_;
   RmsNorm<Storage> norm_;

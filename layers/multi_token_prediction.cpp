@@ -57,19 +57,23 @@ MultiTokenPrediction<Storage>::MultiTokenPrediction(const DecoderLayerConfig& co
                                                     double init_deviation, const ProcessGrid& grid,
                                                     ParameterTable& table)
     : width_(config.width),
-      fc_(table, "mtp.fc.weight", 2 * config.width, config.width, init_deviation),
-      embedding_norm_(table, "mtp.pre_fc_norm_embedding.weight", config.width, config.norm_epsilon),
-      hidden_norm_(table, "mtp.pre_fc_norm_hidden.weight", config.width, config.norm_epsilon),
+      grid_(grid),
+      fc_(table, grid.replicated({.name = "mtp.fc.weight",
+                                  .shard = Shard::whole({config.width, 2 * config.width}),
+                                  .init = Init::normal(init_deviation)})),
+      embedding_norm_(table, "mtp.pre_fc_norm_embedding.weight", config.width, config.norm_epsilon,
+                      grid),
+      hidden_norm_(table, "mtp.pre_fc_norm_hidden.weight", config.width, config.norm_epsilon, grid),
       layer_(config, Mixer::attention, Mlp::experts, grid, table, "mtp.layers.0"),
-      norm_(table, "mtp.norm.weight", config.width, config.norm_epsilon) {}
+      norm_(table, "mtp.norm.weight", config.width, config.norm_epsilon, grid) {}
 
 template <class Storage>
 typename MultiTokenPrediction<Storage>::Saved MultiTokenPrediction<Storage>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
-  const int T = shape.tokens;
+  const int T = RowSplit(grid_, shape.tokens, shape.sequences).rows();
   Saved saved;
-  saved.tokens = arena.reserve<int, 1>("tokens", T);
-  saved.labels = arena.reserve<int, 1>("labels", T);
+  saved.tokens = arena.reserve<int, 1>("tokens", shape.tokens);
+  saved.labels = arena.reserve<int, 1>("labels", shape.tokens);
   saved.embedded = arena.reserve<Real, 2>("embedded", T, width_);
   saved.embedded_scale = arena.reserve<Real, 1>("embedded_scale", T);
   saved.hidden_scale = arena.reserve<Real, 1>("hidden_scale", T);
@@ -85,11 +89,14 @@ typename MultiTokenPrediction<Storage>::Saved MultiTokenPrediction<Storage>::res
 template <class Storage>
 typename MultiTokenPrediction<Storage>::Work MultiTokenPrediction<Storage>::reserve_work(
     Arena& arena, const MicrobatchShape& shape) const {
-  return {arena.reserve<Storage, 2>("dnormed", shape.tokens, width_),
-          arena.reserve<Real, 2>("gradient", shape.tokens, width_),
-          arena.reserve<Storage, 2>("part", shape.tokens, width_),
-          arena.reserve<Storage, 2>("djoined", shape.tokens, 2 * width_),
-          norm_.reserve_work(arena, shape.tokens)};
+  const int T = RowSplit(grid_, shape.tokens, shape.sequences).rows();
+  Work work;
+  work.dnormed = arena.reserve<Storage, 2>("dnormed", T, width_);
+  work.gradient = arena.reserve<Real, 2>("gradient", T, width_);
+  work.part = arena.reserve<Storage, 2>("part", T, width_);
+  work.djoined = arena.reserve<Storage, 2>("djoined", T, 2 * width_);
+  work.norm = norm_.reserve_work(arena, T);
+  return work;
 }
 
 template <class Storage>
@@ -99,9 +106,10 @@ void MultiTokenPrediction<Storage>::forward(
     const Tensor<const Storage, 2>& h, const Dropout& dropout, Saved& saved, const Work& work,
     const typename DecoderLayer<Storage>::Work& layer_work) const {
   const int T = h.extent_int(0);
-  Kokkos::parallel_for("multi_token_prediction::shift", Kokkos::RangePolicy<Exec>(exec, 0, T),
+  Kokkos::parallel_for("multi_token_prediction::shift",
+                       Kokkos::RangePolicy<Exec>(exec, 0, tokens.extent_int(0)),
                        Shift{documents.document, tokens, labels, saved.tokens, saved.labels});
-  embedding.forward(exec, saved.tokens, saved.embedded);
+  embedding.forward(exec, saved.tokens, saved.embedded, work.embedding);
   embedding_norm_.template forward<Real>(exec, saved.embedded, work.part, saved.embedded_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, 0});
@@ -136,7 +144,7 @@ void MultiTokenPrediction<Storage>::backward(
                        Split<Storage>{work.djoined, work.part, 0});
   embedding_norm_.template backward<Real>(exec, work.part, saved.embedded, saved.embedded_scale,
                                           work.gradient, Write::replace, work.norm);
-  embedding.backward(exec, saved.tokens, work.gradient);
+  embedding.backward(exec, saved.tokens, work.gradient, work.embedding);
 }
 
 template class MultiTokenPrediction<bf16>;

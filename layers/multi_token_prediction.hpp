@@ -20,15 +20,16 @@ namespace qnext {
 ///     out = norm(layer(u)),   logits_i = head(out_i) predicts x_{i+2}
 ///
 /// h is the main model's hidden state after its final norm; embedding and head are the main
-/// model's. The shift stops at the end of each document: its last token has no label.
+/// model's. The shift stops at the end of each document: its last token has no label. T counts the
+/// rows that this rank holds where tensor ranks divide them.
 template <class Storage>
 class MultiTokenPrediction {
  public:
   using Real = Accum<Storage>;
 
   struct Saved {
-    Tensor<int, 1> tokens;           // (T)  x_{i+1}; 0 where there is none
-    Tensor<int, 1> labels;           // (T)  x_{i+2}; -1 where there is none
+    Tensor<int, 1> tokens;           // (all tokens)  x_{i+1}; 0 where there is none
+    Tensor<int, 1> labels;           // (all tokens)  x_{i+2}; -1 where there is none
     Tensor<Real, 2> embedded;        // (T, D)
     Tensor<Real, 1> embedded_scale;  // (T)
     Tensor<Real, 1> hidden_scale;    // (T)
@@ -45,6 +46,7 @@ class MultiTokenPrediction {
     Tensor<Storage, 2> part;     // (T, D)
     Tensor<Storage, 2> djoined;  // (T, 2D)
     typename RmsNorm<Storage>::Work norm;
+    typename Embedding<Storage>::Work embedding;  // lent by the model
   };
 
   MultiTokenPrediction(const DecoderLayerConfig& config, double init_deviation,
@@ -70,6 +72,7 @@ class MultiTokenPrediction {
 
  private:
   int width_;
+  ProcessGrid grid_;
   Linear<Storage> fc_;
   RmsNorm<Storage> embedding_norm_;
   RmsNorm<Storage> hidden_norm_;

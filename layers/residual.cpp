@@ -32,8 +32,9 @@ struct AddBranch {
     if (dropout.probability == 0.0) {
       for_each_in(team, D, [&](const int d) { out[d] = a[d] + static_cast<Real>(b[d]); });
     } else {
+      const std::int64_t first = std::int64_t{dropout.rows.token(t)} * D;
       for_each_in(team, D, [&](const int d) {
-        out[d] = a[d] + kept(dropout, std::int64_t{t} * D + d, static_cast<Real>(b[d]));
+        out[d] = a[d] + kept(dropout, first + d, static_cast<Real>(b[d]));
       });
     }
   }
@@ -55,9 +56,9 @@ struct BranchGradient {
     if (dropout.probability == 0.0) {
       for_each_in(team, D, [&](const int d) { to[d] = Storage(from[d]); });
     } else {
-      for_each_in(team, D, [&](const int d) {
-        to[d] = Storage(kept(dropout, std::int64_t{t} * D + d, from[d]));
-      });
+      const std::int64_t first = std::int64_t{dropout.rows.token(t)} * D;
+      for_each_in(team, D,
+                  [&](const int d) { to[d] = Storage(kept(dropout, first + d, from[d])); });
     }
   }
 };
@@ -65,7 +66,7 @@ struct BranchGradient {
 }  // namespace
 
 Dropout Dropout::at(std::uint64_t place) const {
-  return {probability, random_bits(key, place)};
+  return {probability, random_bits(key, place), rows};
 }
 
 template <class Storage>

@@ -2,17 +2,19 @@
 #pragma once
 
 #include "core/types.hpp"
+#include "parallel/row_split.hpp"
 
 #include <cstdint>
 
 namespace qnext {
 
-/// Dropout of a residual branch: element i stays, multiplied by 1 / (1 - probability), if a random
-/// number keyed by (key, i) says so. The same key gives the same mask in forward, backward and
-/// recomputation.
+/// Dropout of a residual branch: element i, counted over all tokens of the microbatch, stays,
+/// multiplied by 1 / (1 - probability), if a random number keyed by (key, i) says so. The same key
+/// gives the same mask in forward, backward and recomputation.
 struct Dropout {
   double probability = 0.0;
   std::uint64_t key = 0;
+  TokenRows rows = {1, 1, 0};  // which tokens the rows are; by default row t is token t
 
   /// The mask of another place in the model.
   Dropout at(std::uint64_t place) const;

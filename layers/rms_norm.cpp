@@ -93,13 +93,14 @@ struct NormBackward {
 }  // namespace
 
 template <class Storage>
-RmsNorm<Storage>::RmsNorm(ParameterTable& table, const std::string& name, int width, double epsilon)
+RmsNorm<Storage>::RmsNorm(ParameterTable& table, const std::string& name, int width, double epsilon,
+                          const ProcessGrid& grid)
     : width_(width), epsilon_(epsilon) {
-  table.add({.name = name,
-             .shard = Shard::whole({width}),
-             .init = Init::zeros(),
-             .decay = Decay::no,
-             .zero_centred_norm = true},
+  table.add(grid.replicated({.name = name,
+                             .shard = Shard::whole({width}),
+                             .init = Init::zeros(),
+                             .decay = Decay::no,
+                             .zero_centred_norm = true}),
             weight_);
 }
 

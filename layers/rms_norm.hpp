@@ -5,6 +5,7 @@
 #include "core/matmul.hpp"
 #include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <string>
 
@@ -25,7 +26,8 @@ class RmsNorm {
     Tensor<Real, 2> partial;  // (row blocks, D)  sums of the weight gradient
   };
 
-  RmsNorm(ParameterTable& table, const std::string& name, int width, double epsilon);
+  RmsNorm(ParameterTable& table, const std::string& name, int width, double epsilon,
+          const ProcessGrid& grid = {});
 
   Work reserve_work(Arena& arena, int T) const;
 

@@ -85,6 +85,17 @@ void Communicator::maximum(std::vector<std::int64_t>& values) const {
   channel_->maximum(values.data(), static_cast<int>(values.size()));
 }
 
+void Communicator::sum_whole(const Tensor<double, 2>& counts) const {
+  if (ranks() == 1 || counts.size() == 0) {
+    return;
+  }
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), counts);
+  std::vector<std::int64_t> values(host.data(), host.data() + host.size());
+  sum(values);
+  std::copy(values.begin(), values.end(), host.data());
+  Kokkos::deep_copy(counts, host);
+}
+
 void Communicator::exchange(const std::vector<Parcel>& sends,
                             const std::vector<Parcel>& receives) const {
   std::vector<Stage> stages;

@@ -87,6 +87,9 @@ class Communicator {
   void sum(std::vector<std::int64_t>& values) const;
   void maximum(std::vector<std::int64_t>& values) const;
 
+  /// The same for whole numbers below 2^53 that are kept as double.
+  void sum_whole(const Tensor<double, 2>& counts) const;
+
   template <class View>
   void send(const View& view, int to) const {
     exchange({{to, buffer_of(view)}}, {});

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <numeric>
 #include <unistd.h>
 
 namespace qnext {
@@ -32,6 +33,8 @@ ProcessGrid::ProcessGrid(const Degrees& degrees, const Communicator& all)
           fmt::format("the grid has {} places, the job {} ranks", degrees.ranks(), all.ranks()));
   data = world.split((place.pipeline * degrees.context + place.context) * degrees.tensor +
                      place.tensor);
+  tensor =
+      world.split((place.pipeline * degrees.data + place.data) * degrees.context + place.context);
   const int stage = degrees.tensor * degrees.context * degrees.data;
   require(stage % degrees.expert == 0,
           fmt::format("the expert degree, {}, must divide tensor x context x data, {}",
@@ -46,6 +49,34 @@ Shard ProcessGrid::expert_part(const std::vector<std::int64_t>& extents) const {
   box.extent[0] /= degrees.expert;
   box.offset[0] = place.expert * box.extent[0];
   return shard;
+}
+
+Shard ProcessGrid::tensor_parts(const std::vector<std::int64_t>& blocks,
+                                const std::vector<std::int64_t>& other_extents) const {
+  std::vector<std::int64_t> extents{std::accumulate(blocks.begin(), blocks.end(), std::int64_t{0})};
+  extents.insert(extents.end(), other_extents.begin(), other_extents.end());
+  if (degrees.tensor == 1) {
+    return Shard::whole(extents);
+  }
+  Shard parts = Shard::whole(extents);
+  parts.boxes.clear();
+  std::int64_t begin = 0;
+  for (const std::int64_t block : blocks) {
+    extents.front() = block;
+    Box box = tensor_part(extents, 0).boxes.front();
+    box.offset[0] += begin;
+    parts.boxes.push_back(box);
+    begin += block;
+  }
+  return parts;
+}
+
+Parameter ProcessGrid::replicated(Parameter parameter, int replicas) const {
+  const int holders = replicas > 0 ? replicas : degrees.tensor;
+  parameter.reduce_over = ReduceOver::data_and_tensor;
+  parameter.replicas = holders == degrees.tensor ? 0 : holders;
+  parameter.owner = place.tensor % holders == 0;
+  return parameter;
 }
 
 std::string rank_map(const ProcessGrid& grid) {

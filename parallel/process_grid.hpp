@@ -34,6 +34,7 @@ struct ProcessGrid {
   Degrees place{0, 0, 0, 0, 0};
   Communicator world;
   Communicator data;            // the ranks that hold the same weights and take other sequences
+  Communicator tensor;          // the ranks that hold other parts of the same layers
   Communicator expert;          // consecutive ranks of a stage that share the experts out
   Communicator beside_experts;  // the ranks of a stage that hold the same experts
 
@@ -46,12 +47,36 @@ struct ProcessGrid {
   /// Degrees alone, for arithmetic where there are no such ranks: a plan.
   explicit ProcessGrid(const Degrees& degrees) : degrees(degrees) {}
 
+  /// What this rank holds of a weight that tensor ranks divide along an axis, where `replicas`
+  /// neighbours hold the same.
+  Shard tensor_part(const std::vector<std::int64_t>& extents, int axis, int replicas = 1) const {
+    return Shard::part(extents, axis, place.tensor / replicas, degrees.tensor / replicas);
+  }
+
+  /// The same where the first axis is made of blocks that are divided each: a box of each block.
+  Shard tensor_parts(const std::vector<std::int64_t>& blocks,
+                     const std::vector<std::int64_t>& other_extents) const;
+
+  /// A parameter of which `replicas` neighbours among the tensor ranks hold the same, 0: all of
+  /// them, and see different rows or heads. The first of them counts it.
+  Parameter replicated(Parameter parameter, int replicas = 0) const;
   /// What this rank holds of the stacked matrices of all experts, whose number `expert` divides.
   Shard expert_part(const std::vector<std::int64_t>& extents) const;
 
+  /// The neighbours that hold the parts of divided tensors: tensor ranks, or expert ranks.
+  const Communicator& parts() const { return degrees.expert > 1 ? expert : tensor; }
+
+  /// Whether a sum over `parts` has this rank's numbers of a parameter. Where the experts are
+  /// divided, all else is whole on each of these ranks, and the first of them counts it.
+  bool counts(const Parameter& parameter) const {
+    const bool divided = parameter.reduce_over == ReduceOver::data_beside_experts;
+    return parameter.owner && (divided || place.expert == 0);
+  }
+
   /// The ranks over which such gradients are summed.
   const Communicator& over(ReduceOver ranks) const {
-    return ranks == ReduceOver::data_beside_experts ? beside_experts : data;
+    const bool divided = ranks == ReduceOver::data_beside_experts && degrees.expert > 1;
+    return divided ? beside_experts : data;
   }
 };
 

@@ -97,8 +97,8 @@ struct DeltaRuleCase {
 
  private:
   DeltaRuleWork<Real> reserve(Arena& from) const {
-    return reserve_delta_rule_work<Real>(from, {n.G, n.H, n.K, n.V, chunk},
-                                         {.tokens = n.T(), .documents = n.N()});
+    return reserve_delta_rule_work<Storage>(from, {n.G, n.H, n.K, n.V, chunk},
+                                            {.tokens = n.T(), .documents = n.N()});
   }
   std::int64_t bytes() const {
     Arena measuring;

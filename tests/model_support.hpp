@@ -61,7 +61,8 @@ struct TestBatch {
   int label_count = 0;
   int mtp_label_count = 0;
 
-  TestBatch(const std::vector<int>& lengths, int vocabulary, std::uint64_t seed) {
+  TestBatch(const std::vector<int>& lengths, int vocabulary, std::uint64_t seed,
+            int sequences = 1) {
     const std::uint64_t key = random_key(seed, "tokens");
     for (const int length : lengths) {
       for (int i = 0; i < length; ++i) {
@@ -74,7 +75,7 @@ struct TestBatch {
       label_count += length - 1;
       mtp_label_count += length > 2 ? length - 2 : 0;
     }
-    batch = {to_device_ids(tokens), to_device_ids(labels), make_documents(lengths)};
+    batch = {to_device_ids(tokens), to_device_ids(labels), make_documents(lengths, sequences)};
   }
 
   static Tensor<const int, 1> to_device_ids(const std::vector<int>& ids) {
@@ -88,7 +89,7 @@ struct TestBatch {
   }
 
   MicrobatchShape shape() const {
-    return {static_cast<int>(tokens.size()), batch.documents.count, 1};
+    return {static_cast<int>(tokens.size()), batch.documents.count, batch.documents.sequences};
   }
 };
 

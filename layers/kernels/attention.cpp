@@ -84,15 +84,16 @@ AttentionTiles AttentionTiles::usual() {
   return device_backend ? AttentionTiles{32, 32} : AttentionTiles{192, 48};
 }
 
-template <class Real>
-AttentionWork<Real> reserve_attention_work(Arena& arena, const AttentionHeads& shape,
-                                           const AttentionTiles& tiles,
-                                           const MicrobatchShape& microbatch) {
+template <class Storage>
+AttentionWork<Accum<Storage>> reserve_attention_work(Arena& arena, const AttentionHeads& shape,
+                                                     const AttentionTiles& tiles,
+                                                     const MicrobatchShape& microbatch) {
+  using Real = Accum<Storage>;
   const Geometry n{shape.H, shape.G, shape.W, tiles.own, tiles.visited};
   TileSpace<Real> forward{nullptr, 0}, queries{nullptr, 0}, keys{nullptr, 0};
-  const ForwardSlot<Real> forward_slot(forward, n, n.G);
-  const QuerySlot<Real> query_slot(queries, n);
-  const KeySlot<Real> key_slot(keys, n);
+  const ForwardSlot<Storage> forward_slot(forward, n, n.G);
+  const QuerySlot<Storage> query_slot(queries, n);
+  const KeySlot<Storage> key_slot(keys, n);
   const auto units = std::max<std::int64_t>(split_rows, microbatch.tokens) * shape.G;
   return {arena.reserve<Real, 2>("attention_slots", slots_for(units),
                                  std::max({forward.used, queries.used, keys.used})),
@@ -118,13 +119,9 @@ void attention_remember(const Exec& exec, const Documents& documents,
                        Remember<Storage>{documents, k, v, cached_k, cached_v});
 }
 
-template AttentionWork<float> reserve_attention_work(Arena&, const AttentionHeads&,
-                                                     const AttentionTiles&, const MicrobatchShape&);
-template AttentionWork<double> reserve_attention_work(Arena&, const AttentionHeads&,
-                                                      const AttentionTiles&,
-                                                      const MicrobatchShape&);
-
 #define QNEXT_INSTANTIATE(Storage)                                                             \
+  template AttentionWork<Accum<Storage>> reserve_attention_work<Storage>(                      \
+      Arena&, const AttentionHeads&, const AttentionTiles&, const MicrobatchShape&);           \
   template void attention_gate_backward<Storage>(                                              \
       const Exec&, const Tensor<const Storage, 3>&, const Tensor<const Storage, 3>&,           \
       const Tensor<Storage, 3>&, const Tensor<Storage, 3>&, const Tensor<Accum<Storage>, 2>&); \

@@ -50,10 +50,10 @@ struct AttentionHeads {
 };
 
 /// Enough for forward and backward.
-template <class Real>
-AttentionWork<Real> reserve_attention_work(Arena& arena, const AttentionHeads& shape,
-                                           const AttentionTiles& tiles,
-                                           const MicrobatchShape& microbatch);
+template <class Storage>
+AttentionWork<Accum<Storage>> reserve_attention_work(Arena& arena, const AttentionHeads& shape,
+                                                     const AttentionTiles& tiles,
+                                                     const MicrobatchShape& microbatch);
 
 /// out_i = sum_j p_ij v_j, p_ij = exp(q_i . k_j / sqrt(W) - lse_i) over the keys j of the document
 /// up to token i, times sigmoid(gate_i) if there is a gate: it lies behind the query in

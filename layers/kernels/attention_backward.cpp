@@ -18,7 +18,7 @@ struct AttentionBackward {
   Tensor<const Real, 2> delta;
   AttentionGradient<Storage> gradient;
   AttentionWork<Real> work;
-  Real scale;
+  Scale<Storage> scale;
 };
 
 // The gradient of q, (7): a team owns a block of query tokens with the heads of one key head and
@@ -35,7 +35,7 @@ struct QueryGradient : AttentionBackward<Storage> {
     const int query_blocks = blocks_of(documents.longest, tokens);
     const int units = query_blocks * in_block;
     TileSpace<Real> space{&work.slots(team.league_rank(), 0), 0};
-    const QuerySlot<Real> slot(space, n);
+    const QuerySlot<Storage> slot(space, n);
     for (int unit = take_unit(team, work.next); unit < units; unit = take_unit(team, work.next)) {
       const int index = query_blocks - 1 - unit / in_block;
       const int document = unit % in_block / n.G;
@@ -47,10 +47,13 @@ struct QueryGradient : AttentionBackward<Storage> {
     }
   }
 
-  KOKKOS_FUNCTION void walk(const RowTeam& team, const QuerySlot<Real>& slot,
+  KOKKOS_FUNCTION void walk(const RowTeam& team, const QuerySlot<Storage>& slot,
                             const QueryBlock& block) const {
-    load_queries_transposed<Storage>(team, in.q, block, scale, slot.q);
-    load_queries_transposed<Storage>(team, dout, block, Real(1), slot.dout);
+    const auto rows = slot.rows.block(0, 0, block.rows(), n.W);
+    load_queries<Storage>(team, in.q, block, scale.of_query, rows);
+    const auto q = tile::right<Storage>(team, Turn::turned, rows, slot.q_t);
+    load_queries<Storage>(team, dout, block, Real(1), rows);
+    const auto dout_t = tile::right<Storage>(team, Turn::turned, rows, slot.dout_t);
     clear(team, slot.dq.block(0, 0, block.rows(), n.W));
     for_each_in(team, block.rows(), [&](const int r) {
       slot.lse[r] = lse(block.token(r), block.head(r));
@@ -61,26 +64,30 @@ struct QueryGradient : AttentionBackward<Storage> {
       const int count = smaller(n.visited, keys - first_key);
       load_rows<Storage>(team, in.k, block.begin + first_key, count, block.g, slot.k);
       load_rows<Storage>(team, in.v, block.begin + first_key, count, block.g, slot.v);
-      team.team_barrier();
-      visit(team, slot, block, first_key - block.first, count);
+      visit(team, slot, q, dout_t, block, first_key - block.first, count);
     }
+    const Real sigma = scale.of_query * scale.of_score;
     for (int r = 0; r < block.rows(); ++r) {
       const Real* const from = &slot.dq(r, 0);
       Storage* const to = &gradient.q(block.token(r), block.head(r), 0);
-      for_each_in(team, n.W, [&](const int w) { to[w] = Storage(scale * from[w]); });
+      for_each_in(team, n.W, [&](const int w) { to[w] = Storage(sigma * from[w]); });
     }
     team.team_barrier();
   }
 
-  KOKKOS_FUNCTION void visit(const RowTeam& team, const QuerySlot<Real>& slot,
+  KOKKOS_FUNCTION void visit(const RowTeam& team, const QuerySlot<Storage>& slot,
+                             const Right<Storage>& q, const Right<Storage>& dout_t,
                              const QueryBlock& block, int offset, int count) const {
-    const int first = larger(0, offset * n.R()), rows = block.rows() - first;
+    const int first =
+        larger(0, offset * n.R()) / tile::column_step<Storage> * tile::column_step<Storage>;
+    const int rows = block.rows() - first;
     const auto k = slot.k.block(0, 0, count, n.W);
     const auto weights = slot.weights.block(0, first, count, rows);
     const auto dscores = slot.dscores.block(0, first, count, rows);
-    multiply<Form::plain>(team, k, slot.q.block(0, first, n.W, rows), weights);
-    multiply<Form::plain>(team, slot.v.block(0, 0, count, n.W),
-                          slot.dout.block(0, first, n.W, rows), dscores);
+    tile::multiply<Storage>(team, tile::left<Storage>(k), q.block(0, first, n.W, rows), weights);
+    tile::multiply<Storage>(team, tile::left<Storage>(slot.v.block(0, 0, count, n.W)),
+                            dout_t.block(0, first, n.W, rows), dscores);
+    const Real of_score = scale.of_score;
     const Real* const row_lse = slot.lse + first;
     const Real* const row_delta = slot.delta + first;
     for (int j = 0; j < count; ++j) {
@@ -88,13 +95,16 @@ struct QueryGradient : AttentionBackward<Storage> {
       const Real* const score = &weights(j, 0);
       Real* const dscore = &dscores(j, 0);
       for_each_in(team, rows, [&](const int r) {
-        const Real weight = exp(score[r] - row_lse[r]);
+        const Real weight = exp(of_score * score[r] - row_lse[r]);
         dscore[r] = weight * (dscore[r] - row_delta[r]);
       });
       for_each_in(team, before, [&](const int r) { dscore[r] = 0; });
     }
     team.team_barrier();
-    add_product<Form::transposed>(team, dscores, k, slot.dq.block(first, 0, rows, n.W));
+    tile::multiply_add<Storage>(team, tile::left<Storage>(team, Turn::turned, dscores, slot.turned),
+                                tile::right<Storage>(team, Turn::plain, k, slot.keys),
+                                slot.dq.block(first, 0, rows, n.W));
+    team.team_barrier();
   }
 };
 
@@ -112,7 +122,7 @@ struct KeyGradient : AttentionBackward<Storage> {
     const int in_block = documents.count * n.G;
     const int units = blocks_of(documents.longest, n.own) * in_block;
     TileSpace<Real> space{&work.slots(team.league_rank(), 0), 0};
-    const KeySlot<Real> slot(space, n);
+    const KeySlot<Storage> slot(space, n);
     for (int unit = take_unit(team, work.next); unit < units; unit = take_unit(team, work.next)) {
       const int first_key = unit / in_block * n.own;
       const int document = unit % in_block / n.G;
@@ -124,19 +134,21 @@ struct KeyGradient : AttentionBackward<Storage> {
     }
   }
 
-  KOKKOS_FUNCTION void walk(const RowTeam& team, const KeySlot<Real>& slot, int begin, int length,
-                            int first_key, int g) const {
+  KOKKOS_FUNCTION void walk(const RowTeam& team, const KeySlot<Storage>& slot, int begin,
+                            int length, int first_key, int g) const {
     const int count = smaller(n.own, length - first_key), tokens = n.tokens_in(n.visited);
-    load_columns<Storage>(team, in.k, begin + first_key, count, g, slot.k);
-    load_columns<Storage>(team, in.v, begin + first_key, count, g, slot.v);
+    const auto owned = slot.rows.block(0, 0, count, n.W);
+    load_rows<Storage>(team, in.k, begin + first_key, count, g, owned);
+    const auto k_t = tile::right<Storage>(team, Turn::turned, owned, slot.k_t);
+    load_rows<Storage>(team, in.v, begin + first_key, count, g, owned);
+    const auto v_t = tile::right<Storage>(team, Turn::turned, owned, slot.v_t);
     clear(team, slot.dk.block(0, 0, count, n.W));
     clear(team, slot.dv.block(0, 0, count, n.W));
     for (int index = first_key / tokens; index * tokens < length; ++index) {
       const QueryBlock block = query_block(begin, length, index, tokens, g, n.R());
-      load_queries<Storage>(team, in.q, block, scale, slot.q);
+      load_queries<Storage>(team, in.q, block, scale.of_query, slot.q);
       load_queries<Storage>(team, dout, block, Real(1), slot.dout);
-      team.team_barrier();
-      visit(team, slot, block, first_key - block.first, count);
+      visit(team, slot, k_t, v_t, block, first_key - block.first, count);
     }
     for (int j = 0; j < count; ++j) {
       const int t = begin + first_key + j;
@@ -144,14 +156,15 @@ struct KeyGradient : AttentionBackward<Storage> {
       const Real* const dv = &slot.dv(j, 0);
       Storage* const k_place = &gradient.k(t, g, 0);
       Storage* const v_place = &gradient.v(t, g, 0);
-      for_each_in(team, n.W, [&](const int w) { k_place[w] = Storage(dk[w]); });
+      for_each_in(team, n.W, [&](const int w) { k_place[w] = Storage(scale.of_score * dk[w]); });
       for_each_in(team, n.W, [&](const int w) { v_place[w] = Storage(dv[w]); });
     }
     team.team_barrier();
   }
 
   // Rows of tokens before the first key and keys behind the last token are left out.
-  KOKKOS_FUNCTION void visit(const RowTeam& team, const KeySlot<Real>& slot,
+  KOKKOS_FUNCTION void visit(const RowTeam& team, const KeySlot<Storage>& slot,
+                             const Right<Storage>& k_t, const Right<Storage>& v_t,
                              const QueryBlock& block, int offset, int owned) const {
     const int first = larger(0, offset * n.R()), rows = block.rows() - first;
     const int count = smaller(owned, block.tokens - offset);
@@ -159,8 +172,9 @@ struct KeyGradient : AttentionBackward<Storage> {
     const auto row_dout = slot.dout.block(first, 0, rows, n.W);
     const auto weights = slot.weights.block(first, 0, rows, count);
     const auto dscores = slot.dscores.block(first, 0, rows, count);
-    multiply<Form::plain>(team, q, slot.k.block(0, 0, n.W, count), weights);
-    multiply<Form::plain>(team, row_dout, slot.v.block(0, 0, n.W, count), dscores);
+    tile::multiply<Storage>(team, tile::left<Storage>(q), k_t.block(0, 0, n.W, count), weights);
+    tile::multiply<Storage>(team, tile::left<Storage>(row_dout), v_t.block(0, 0, n.W, count),
+                            dscores);
     for (int i = 0; i < rows; ++i) {
       const int r = first + i, seen = smaller(count, r / n.R() - offset + 1);
       const Real row_lse = lse(block.token(r), block.head(r));
@@ -168,7 +182,7 @@ struct KeyGradient : AttentionBackward<Storage> {
       Real* const weight = &weights(i, 0);
       Real* const dscore = &dscores(i, 0);
       for_each_in(team, seen, [&](const int j) {
-        const Real value = exp(weight[j] - row_lse);
+        const Real value = exp(scale.of_score * weight[j] - row_lse);
         weight[j] = value;
         dscore[j] = value * (dscore[j] - row_delta);
       });
@@ -178,8 +192,13 @@ struct KeyGradient : AttentionBackward<Storage> {
       });
     }
     team.team_barrier();
-    add_product<Form::transposed>(team, weights, row_dout, slot.dv.block(0, 0, count, n.W));
-    add_product<Form::transposed>(team, dscores, q, slot.dk.block(0, 0, count, n.W));
+    tile::multiply_add<Storage>(team, tile::left<Storage>(team, Turn::turned, weights, slot.turned),
+                                tile::right<Storage>(team, Turn::plain, row_dout, slot.visitors),
+                                slot.dv.block(0, 0, count, n.W));
+    tile::multiply_add<Storage>(team, tile::left<Storage>(team, Turn::turned, dscores, slot.turned),
+                                tile::right<Storage>(team, Turn::plain, q, slot.visitors),
+                                slot.dk.block(0, 0, count, n.W));
+    team.team_barrier();
   }
 };
 
@@ -192,10 +211,9 @@ void attention_backward(const Exec& exec, const Documents& documents, const Atte
                         const Tensor<const Accum<Storage>, 2>& delta,
                         const AttentionGradient<Storage>& gradient,
                         const AttentionWork<Accum<Storage>>& work) {
-  using Real = Accum<Storage>;
   const Geometry n = geometry_of<Storage>(in, tiles);
   const AttentionBackward<Storage> operands{
-      documents, n, in, dout, lse, delta, gradient, work, Real(1) / sqrt(Real(n.W))};
+      documents, n, in, dout, lse, delta, gradient, work, Scale<Storage>(n.W)};
   const auto policy = row_policy(exec, work.slots.extent_int(0));
   reset(exec, work.next);
   Kokkos::parallel_for("attention::query_gradient", policy, QueryGradient<Storage>{operands});

@@ -22,9 +22,12 @@ struct AttentionForward {
   Tensor<Storage, 3> out;
   Tensor<Real, 2> lse;
   AttentionWork<Real> work;
-  Real scale;
+  Scale<Storage> scale;
   int splits;
   int groups;  // key heads that a team takes together: 1 or G
+
+  /// Columns of the tiles of keys and values from one key head to the next.
+  KOKKOS_FUNCTION int group_columns() const { return tile::stored_columns<Storage>(n.W); }
 
   KOKKOS_FUNCTION int query_blocks() const {
     return blocks_of(documents.longest, n.tokens_in(n.own));
@@ -35,7 +38,7 @@ struct AttentionForward {
     const int in_block = documents.count * splits * in_split;
     const int units = query_blocks() * in_block;
     TileSpace<Real> space{&work.slots(team.league_rank(), 0), 0};
-    const ForwardSlot<Real> slot(space, n, groups);
+    const ForwardSlot<Storage> slot(space, n, groups);
     for (int unit = take_unit(team, work.next); unit < units; unit = take_unit(team, work.next)) {
       const int index = query_blocks() - 1 - unit / in_block;
       const int document = unit % in_block / (splits * in_split);
@@ -50,14 +53,19 @@ struct AttentionForward {
     }
   }
 
-  KOKKOS_FUNCTION void attend(const RowTeam& team, const ForwardSlot<Real>& slot, int document,
+  KOKKOS_FUNCTION void attend(const RowTeam& team, const ForwardSlot<Storage>& slot, int document,
                               int split, const QueryBlock& block) const {
     const int cached = in.cached_k.extent(0) == 0 ? 0 : documents.position(block.begin);
     const int keys = cached + block.first + block.tokens;
     const int key_blocks = blocks_of(keys, n.visited);
     const int blocks_in_split = blocks_of(key_blocks, splits);
     const int last = smaller(key_blocks, (split + 1) * blocks_in_split);
-    load_queries_transposed<Storage>(team, in.q, block, scale, slot.q);
+    load_queries<Storage>(team, in.q, block, scale.of_query, slot.q);
+    for (int i = 0; i < groups; ++i) {
+      tile::right<Storage>(team, Turn::turned,
+                           slot.q.block(i * block.group_rows(), 0, block.group_rows(), n.W),
+                           queries_of_group(slot, block, i));
+    }
     clear(team, slot.out.block(0, 0, block.rows(), n.W));
     for_each_in(team, block.rows(), [&](const int r) {
       slot.maximum[r] = lowest_maximum<Real>;
@@ -72,34 +80,57 @@ struct AttentionForward {
     leave(team, slot, block, split);
   }
 
-  KOKKOS_FUNCTION void load_keys(const RowTeam& team, const ForwardSlot<Real>& slot, int document,
-                                 const QueryBlock& block, int cached, int first, int count) const {
+  // The transposed queries of a key head begin at a column that operands may begin at.
+  KOKKOS_FUNCTION OperandMemory<Storage> queries_of_group(const ForwardSlot<Storage>& slot,
+                                                          const QueryBlock& block, int i) const {
+    const std::int64_t elements =
+        tile::rounds<Storage>
+            ? std::int64_t(tile::padded_terms(n.W)) * tile::padded_lanes(block.group_rows())
+            : std::int64_t(n.W) * padded_stride(block.group_rows());
+    return {slot.q_t.data + i * elements, 0};
+  }
+
+  KOKKOS_FUNCTION void load_keys(const RowTeam& team, const ForwardSlot<Storage>& slot,
+                                 int document, const QueryBlock& block, int cached, int first,
+                                 int count) const {
     for (int j = 0; j < count; ++j) {
       const int key = first + j;
       const bool old = key < cached;
       const int t = block.begin + key - cached;
       const Storage* const k = old ? &in.cached_k(document, key, block.g, 0) : &in.k(t, block.g, 0);
       const Storage* const v = old ? &in.cached_v(document, key, block.g, 0) : &in.v(t, block.g, 0);
-      Real* const key_row = &slot.k(j, 0);
-      Real* const value_row = &slot.v(j, 0);
-      const int width = groups * n.W;
-      for_each_in(team, width, [&](const int w) { key_row[w] = static_cast<Real>(k[w]); });
-      for_each_in(team, width, [&](const int w) { value_row[w] = static_cast<Real>(v[w]); });
+      for (int i = 0; i < groups; ++i) {
+        const Storage* const key = k + i * n.W;
+        const Storage* const value = v + i * n.W;
+        fill_row(team, &slot.k(j, i * group_columns()), n.W, [&](const int w) { return key[w]; });
+        fill_row(team, &slot.v(j, i * group_columns()), n.W, [&](const int w) { return value[w]; });
+      }
     }
     team.team_barrier();
   }
 
   // `offset` is the place of the first key relative to the first query token of the block. Rows of
   // tokens before that key see none of them and are left out, if they are the first of the block.
-  KOKKOS_FUNCTION void visit(const RowTeam& team, const ForwardSlot<Real>& slot,
+  KOKKOS_FUNCTION void visit(const RowTeam& team, const ForwardSlot<Storage>& slot,
                              const QueryBlock& block, int offset, int count) const {
-    const int first = groups == 1 ? larger(0, offset * n.R()) : 0;
+    const int unseeing = groups == 1 ? larger(0, offset * n.R()) : 0;
+    const int first = unseeing / tile::column_step<Storage> * tile::column_step<Storage>;
     const int rows = block.group_rows() - first;
     for (int i = 0; i < groups; ++i) {
       const int begin = i * block.group_rows() + first;
-      multiply<Form::plain>(team, slot.k.block(0, i * n.W, count, n.W),
-                            slot.q.block(0, begin, n.W, rows),
-                            slot.scores.block(0, begin, count, rows));
+      const auto scores = slot.scores.block(0, begin, count, rows);
+      const auto queries =
+          tile::prepared_right<Storage>(queries_of_group(slot, block, i), n.W, block.group_rows());
+      tile::multiply<Storage>(team,
+                              tile::left<Storage>(slot.k.block(0, i * group_columns(), count, n.W)),
+                              queries.block(0, first, n.W, rows), scores);
+      if (scale.of_score != Real(1)) {
+        for (int j = 0; j < count; ++j) {
+          Real* const row = &scores(j, 0);
+          for_each_in(team, rows, [&](const int r) { row[r] *= scale.of_score; });
+        }
+        team.team_barrier();
+      }
       for (int j = larger(0, 1 - offset); j < count; ++j) {
         const int unseen = (offset + j) * n.R() - first;
         Real* const row = &slot.scores(j, begin);
@@ -111,14 +142,19 @@ struct AttentionForward {
     weigh(team, slot, scores, first);
     for (int i = 0; i < groups; ++i) {
       const int begin = i * block.group_rows();
-      add_product<Form::transposed>(team, scores.block(0, begin, count, rows),
-                                    slot.v.block(0, i * n.W, count, n.W),
-                                    slot.out.block(begin + first, 0, rows, n.W));
+      tile::multiply_add<Storage>(
+          team,
+          tile::left<Storage>(team, Turn::turned, scores.block(0, begin, count, rows),
+                              slot.weights),
+          tile::right<Storage>(team, Turn::plain, slot.v.block(0, i * group_columns(), count, n.W),
+                               slot.values),
+          slot.out.block(begin + first, 0, rows, n.W));
     }
+    team.team_barrier();
   }
 
   // The online softmax, (2) to (4): turns scores into weights relative to the running maximum.
-  KOKKOS_FUNCTION void weigh(const RowTeam& team, const ForwardSlot<Real>& slot,
+  KOKKOS_FUNCTION void weigh(const RowTeam& team, const ForwardSlot<Storage>& slot,
                              const Tile<Real>& scores, int first) const {
     const int rows = scores.columns;
     Real* const maximum = slot.maximum + first;
@@ -154,7 +190,7 @@ struct AttentionForward {
     team.team_barrier();
   }
 
-  KOKKOS_FUNCTION void leave(const RowTeam& team, const ForwardSlot<Real>& slot,
+  KOKKOS_FUNCTION void leave(const RowTeam& team, const ForwardSlot<Storage>& slot,
                              const QueryBlock& block, int split) const {
     for (int r = 0; r < block.rows(); ++r) {
       const int t = block.token(r), h = block.head(r);
@@ -231,15 +267,13 @@ void attention_forward(const Exec& exec, const Documents& documents, const Atten
                        const AttentionInput<Storage>& in, const Tensor<const Storage, 3>& projected,
                        const Tensor<Storage, 3>& out, const Tensor<Accum<Storage>, 2>& lse,
                        const AttentionWork<Accum<Storage>>& work) {
-  using Real = Accum<Storage>;
   const Geometry n = geometry_of<Storage>(in, tiles);
   const int T = in.q.extent_int(0);
   const bool cached = in.cached_k.extent(0) != 0;
   const int splits = cached ? larger(1, split_rows / T) : 1;
   const bool together = cached && documents.longest * n.H <= n.rows_in(n.own);
   const AttentionForward<Storage> kernel{
-      documents,         n, in, projected, out, lse, work, Real(1) / sqrt(Real(n.W)), splits,
-      together ? n.G : 1};
+      documents, n, in, projected, out, lse, work, Scale<Storage>(n.W), splits, together ? n.G : 1};
   reset(exec, work.next);
   Kokkos::parallel_for("attention::forward", row_policy(exec, work.slots.extent_int(0)), kernel);
   if (splits > 1) {

@@ -11,24 +11,35 @@ namespace qnext::attention {
 inline constexpr int split_rows = 64;
 
 /// Forward: a team owns query rows and visits keys of as many key heads as it takes together.
-template <class Real>
+template <class Storage>
 struct ForwardSlot {
-  Tile<Real> q;       // (W, rows)     transposed and scaled
-  Tile<Real> out;     // (rows, W)
-  Tile<Real> k;       // (visited, groups W)
-  Tile<Real> v;       // (visited, groups W)
-  Tile<Real> scores;  // (visited, rows)
-  Real* maximum;      // (rows)  running, of the scores
-  Real* highest;      // (rows)  the same with this block
-  Real* sum;          // (rows)  of exp(score - maximum)
-  Real* correction;   // (rows)
+  using Real = Accum<Storage>;
+
+  Tile<Storage> q;                 // (rows, W)     scaled
+  OperandMemory<Storage> q_t;      // (W, rows)     of every key head behind each other
+  Tile<Real> out;                  // (rows, W)
+  Tile<Storage> k;                 // (visited, groups of W or more)
+  Tile<Storage> v;                 // (visited, groups of W or more)
+  OperandMemory<Storage> values;   // (visited, W)  for v on the right
+  Tile<Real> scores;               // (visited, rows)
+  OperandMemory<Storage> weights;  // (rows, visited)
+  Real* maximum;                   // (rows)  running, of the scores
+  Real* highest;                   // (rows)  the same with this block
+  Real* sum;                       // (rows)  of exp(score - maximum)
+  Real* correction;                // (rows)
 
   KOKKOS_INLINE_FUNCTION ForwardSlot(TileSpace<Real>& space, const Geometry& n, int groups)
-      : q(space.take(n.W, n.rows_in(n.own))),
+      : q(tile::take_stored<Storage>(space, n.rows_in(n.own), n.W)),
+        q_t(tile::take_turned_right<Storage>(space, n.W,
+                                             n.rows_in(n.own) + (groups - 1) * tile::square_lanes)),
         out(space.take(n.rows_in(n.own), n.W)),
-        k(space.take(n.visited, groups * n.W)),
-        v(space.take(n.visited, groups * n.W)),
+        k(tile::take_stored<Storage>(space, n.visited,
+                                     groups * tile::stored_columns<Storage>(n.W))),
+        v(tile::take_stored<Storage>(space, n.visited,
+                                     groups * tile::stored_columns<Storage>(n.W))),
+        values(tile::take_right<Storage>(space, n.visited, n.W)),
         scores(space.take(n.visited, n.rows_in(n.own))),
+        weights(tile::take_left<Storage>(space, n.rows_in(n.own), n.visited)),
         maximum(space.take_row(n.rows_in(n.own))),
         highest(space.take_row(n.rows_in(n.own))),
         sum(space.take_row(n.rows_in(n.own))),
@@ -36,51 +47,67 @@ struct ForwardSlot {
 };
 
 /// The gradient of q: a team owns query rows and visits keys.
-template <class Real>
+template <class Storage>
 struct QuerySlot {
-  Tile<Real> q;        // (W, rows)     transposed and scaled
-  Tile<Real> dout;     // (W, rows)     transposed
-  Tile<Real> dq;       // (rows, W)
-  Tile<Real> k;        // (visited, W)
-  Tile<Real> v;        // (visited, W)
-  Tile<Real> weights;  // (visited, rows)
-  Tile<Real> dscores;  // (visited, rows)
-  Real* lse;           // (rows)
-  Real* delta;         // (rows)
+  using Real = Accum<Storage>;
+
+  Tile<Storage> rows;             // (rows, W)     scaled queries, then dout
+  OperandMemory<Storage> q_t;     // (W, rows)
+  OperandMemory<Storage> dout_t;  // (W, rows)
+  Tile<Real> dq;                  // (rows, W)
+  Tile<Storage> k;                // (visited, W)
+  Tile<Storage> v;                // (visited, W)
+  OperandMemory<Storage> keys;    // (visited, W)  for k on the right
+  Tile<Real> weights;             // (visited, rows)
+  Tile<Real> dscores;             // (visited, rows)
+  OperandMemory<Storage> turned;  // (rows, visited)
+  Real* lse;                      // (rows)
+  Real* delta;                    // (rows)
 
   KOKKOS_INLINE_FUNCTION QuerySlot(TileSpace<Real>& space, const Geometry& n)
-      : q(space.take(n.W, n.rows_in(n.own))),
-        dout(space.take(n.W, n.rows_in(n.own))),
+      : rows(tile::take_stored<Storage>(space, n.rows_in(n.own), n.W)),
+        q_t(tile::take_turned_right<Storage>(space, n.W, n.rows_in(n.own))),
+        dout_t(tile::take_turned_right<Storage>(space, n.W, n.rows_in(n.own))),
         dq(space.take(n.rows_in(n.own), n.W)),
-        k(space.take(n.visited, n.W)),
-        v(space.take(n.visited, n.W)),
+        k(tile::take_stored<Storage>(space, n.visited, n.W)),
+        v(tile::take_stored<Storage>(space, n.visited, n.W)),
+        keys(tile::take_right<Storage>(space, n.visited, n.W)),
         weights(space.take(n.visited, n.rows_in(n.own))),
         dscores(space.take(n.visited, n.rows_in(n.own))),
+        turned(tile::take_left<Storage>(space, n.rows_in(n.own), n.visited)),
         lse(space.take_row(n.rows_in(n.own))),
         delta(space.take_row(n.rows_in(n.own))) {}
 };
 
 /// The gradients of k and v: a team owns keys and visits query rows.
-template <class Real>
+template <class Storage>
 struct KeySlot {
-  Tile<Real> k;        // (W, own)       transposed
-  Tile<Real> v;        // (W, own)       transposed
-  Tile<Real> dk;       // (own, W)
-  Tile<Real> dv;       // (own, W)
-  Tile<Real> q;        // (rows, W)      scaled
-  Tile<Real> dout;     // (rows, W)
-  Tile<Real> weights;  // (rows, own)
-  Tile<Real> dscores;  // (rows, own)
+  using Real = Accum<Storage>;
+
+  Tile<Storage> rows;               // (own, W)       keys, then values
+  OperandMemory<Storage> k_t;       // (W, own)
+  OperandMemory<Storage> v_t;       // (W, own)
+  Tile<Real> dk;                    // (own, W)
+  Tile<Real> dv;                    // (own, W)
+  Tile<Storage> q;                  // (rows, W)      scaled
+  Tile<Storage> dout;               // (rows, W)
+  OperandMemory<Storage> visitors;  // (rows, W)      for q or dout on the right
+  Tile<Real> weights;               // (rows, own)
+  Tile<Real> dscores;               // (rows, own)
+  OperandMemory<Storage> turned;    // (own, rows)
 
   KOKKOS_INLINE_FUNCTION KeySlot(TileSpace<Real>& space, const Geometry& n)
-      : k(space.take(n.W, n.own)),
-        v(space.take(n.W, n.own)),
+      : rows(tile::take_stored<Storage>(space, n.own, n.W)),
+        k_t(tile::take_turned_right<Storage>(space, n.W, n.own)),
+        v_t(tile::take_turned_right<Storage>(space, n.W, n.own)),
         dk(space.take(n.own, n.W)),
         dv(space.take(n.own, n.W)),
-        q(space.take(n.rows_in(n.visited), n.W)),
-        dout(space.take(n.rows_in(n.visited), n.W)),
+        q(tile::take_stored<Storage>(space, n.rows_in(n.visited), n.W)),
+        dout(tile::take_stored<Storage>(space, n.rows_in(n.visited), n.W)),
+        visitors(tile::take_right<Storage>(space, n.rows_in(n.visited), n.W)),
         weights(space.take(n.rows_in(n.visited), n.own)),
-        dscores(space.take(n.rows_in(n.visited), n.own)) {}
+        dscores(space.take(n.rows_in(n.visited), n.own)),
+        turned(tile::take_left<Storage>(space, n.own, n.rows_in(n.visited))) {}
 };
 
 template <class Storage>

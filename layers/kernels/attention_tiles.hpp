@@ -5,15 +5,20 @@
 #include "core/slot.hpp"
 #include "core/team.hpp"
 #include "core/tile.hpp"
+#include "core/tile_operand.hpp"
 #include "layers/kernels/attention.hpp"
+
+#include <cmath>
 
 /// What the walks of forward and backward share. Tiles of scores lie as (keys, query rows) where a
 /// team owns queries and as (query rows, keys) where it owns keys: then no product needs a
 /// transposed copy of what it visits, and statistics of the softmax lie along the vectors.
 namespace qnext::attention {
 
-using tile::Form;
+using tile::OperandMemory;
+using tile::Right;
 using tile::Tile;
+using tile::Turn;
 
 /// A score that no key of a row can have, and where the running maximum starts: their distance has
 /// an exponential of zero, and both are finite in float.
@@ -21,6 +26,22 @@ template <class Real>
 inline constexpr Real masked = Real(-1e30);
 template <class Real>
 inline constexpr Real lowest_maximum = Real(-5e29);
+
+/// sigma, split into a factor of the queries when they are loaded and one of the products: queries
+/// that are rounded take it only if it is a power of two, and is not felt.
+template <class Storage>
+struct Scale {
+  Accum<Storage> of_query;
+  Accum<Storage> of_score;
+
+  explicit Scale(int W) : of_query(1 / sqrt(Accum<Storage>(W))), of_score(1) {
+    int exponent = 0;
+    if (tile::rounds<Storage> && std::frexp(of_query, &exponent) != Accum<Storage>(0.5)) {
+      of_score = of_query;
+      of_query = 1;
+    }
+  }
+};
 
 /// Extents of an attention and of its tiles.
 struct Geometry {
@@ -79,68 +100,37 @@ KOKKOS_FORCEINLINE_FUNCTION void clear(const RowTeam& team, const Tile<Real>& ti
   team.team_barrier();
 }
 
-/// c = a b
-template <Form FormA, class Real>
-KOKKOS_FORCEINLINE_FUNCTION void multiply(const RowTeam& team, const Tile<Real>& a,
-                                          const Tile<Real>& b, const Tile<Real>& c) {
-  clear(team, c);
-  tile::multiply_add<FormA, Form::plain>(team, Real(1), a, b, c);
-  team.team_barrier();
-}
-
-/// c += a b
-template <Form FormA, class Real>
-KOKKOS_FORCEINLINE_FUNCTION void add_product(const RowTeam& team, const Tile<Real>& a,
-                                             const Tile<Real>& b, const Tile<Real>& c) {
-  tile::multiply_add<FormA, Form::plain>(team, Real(1), a, b, c);
-  team.team_barrier();
+/// Fills a row of a stored tile; behind `width` come the zeros that an operand has.
+template <class Storage, class F>
+KOKKOS_FORCEINLINE_FUNCTION void fill_row(const RowTeam& team, Storage* row, int width,
+                                          const F& value) {
+  for_each_in(team, width, [&](const int w) { row[w] = value(w); });
+  for_each_in(team, tile::stored_columns<Storage>(width) - width,
+              [&](const int w) { row[width + w] = Storage(0); });
 }
 
 /// tile(r, w) = factor from(token, head, w) of row r of the block.
 template <class Storage, class Real = Accum<Storage>>
 KOKKOS_INLINE_FUNCTION void load_queries(const RowTeam& team, const Tensor<const Storage, 3>& from,
                                          const QueryBlock& block, Real factor,
-                                         const Tile<Real>& tile) {
+                                         const Tile<Storage>& tile) {
   for (int r = 0; r < block.rows(); ++r) {
     const Storage* const source = &from(block.token(r), block.head(r), 0);
-    Real* const row = &tile(r, 0);
-    for_each_in(team, tile.columns,
-                [&](const int w) { row[w] = factor * static_cast<Real>(source[w]); });
+    fill_row(team, &tile(r, 0), from.extent_int(2),
+             [&](const int w) { return Storage(factor * static_cast<Real>(source[w])); });
   }
-}
-
-/// tile(w, r) = factor from(token, head, w) of row r of the block.
-template <class Storage, class Real = Accum<Storage>>
-KOKKOS_INLINE_FUNCTION void load_queries_transposed(const RowTeam& team,
-                                                    const Tensor<const Storage, 3>& from,
-                                                    const QueryBlock& block, Real factor,
-                                                    const Tile<Real>& tile) {
-  for (int r = 0; r < block.rows(); ++r) {
-    const Storage* const source = &from(block.token(r), block.head(r), 0);
-    for_each_in(team, tile.rows,
-                [&](const int w) { tile(w, r) = factor * static_cast<Real>(source[w]); });
-  }
+  team.team_barrier();
 }
 
 /// tile(i, w) = from(first + i, head, w) for `count` tokens.
-template <class Storage, class Real = Accum<Storage>>
+template <class Storage>
 KOKKOS_INLINE_FUNCTION void load_rows(const RowTeam& team, const Tensor<const Storage, 3>& from,
-                                      int first, int count, int head, const Tile<Real>& tile) {
+                                      int first, int count, int head, const Tile<Storage>& tile) {
   for (int i = 0; i < count; ++i) {
     const Storage* const source = &from(first + i, head, 0);
-    Real* const row = &tile(i, 0);
-    for_each_in(team, tile.columns, [&](const int w) { row[w] = static_cast<Real>(source[w]); });
+    fill_row(team, &tile(i, 0), from.extent_int(2), [&](const int w) { return source[w]; });
   }
-}
-
-/// tile(w, i) = from(first + i, head, w) for `count` tokens.
-template <class Storage, class Real = Accum<Storage>>
-KOKKOS_INLINE_FUNCTION void load_columns(const RowTeam& team, const Tensor<const Storage, 3>& from,
-                                         int first, int count, int head, const Tile<Real>& tile) {
-  for (int i = 0; i < count; ++i) {
-    const Storage* const source = &from(first + i, head, 0);
-    for_each_in(team, tile.rows, [&](const int w) { tile(w, i) = static_cast<Real>(source[w]); });
-  }
+  team.team_barrier();
 }
 
 }  // namespace qnext::attention

@@ -5,6 +5,7 @@
 #include "core/slot.hpp"
 #include "core/team.hpp"
 #include "core/tile.hpp"
+#include "core/tile_operand.hpp"
 #include "layers/kernels/delta_rule.hpp"
 
 /// What forward and backward of the chunked delta rule share: the tiles of one team, and the
@@ -13,7 +14,11 @@
 namespace qnext::delta_rule {
 
 using tile::Form;
+using tile::Left;
+using tile::OperandMemory;
+using tile::Right;
 using tile::Tile;
+using tile::Turn;
 
 /// Blocks of a triangular matrix that are zero are skipped by panels of this width.
 inline constexpr int panel = 32;
@@ -39,49 +44,71 @@ KOKKOS_INLINE_FUNCTION Chunk chunk_of(int begin, int end, int index, int chunk) 
 }
 
 /// What the value heads of one key head share in a chunk.
-template <class Real>
+template <class Storage>
 struct KeyTiles {
-  Tile<Real> k;          // (C, K)
-  Tile<Real> q;          // (C, K)
-  Tile<Real> columns;    // (K, 2 C)  k^T, and in forward q^T beside it
-  Tile<Real> key_key;    // (C, C)  lower: k_i . k_j
-  Tile<Real> query_key;  // (C, C)  lower: q_i . k_j
+  using Real = Accum<Storage>;
+
+  Tile<Storage> rows;              // (2 C, K)  k, and behind its last row q
+  OperandMemory<Storage> columns;  // (K, 2 C)  for k^T, and q^T beside it
+  OperandMemory<Storage> keys;     // (C, K)  for k on the right
+  OperandMemory<Storage> queries;  // (C, K)  for q on the right
+  Tile<Real> key_key;              // (C, C)  lower: k_i . k_j
+  Tile<Real> query_key;            // (C, C)  lower: q_i . k_j
 
   KOKKOS_INLINE_FUNCTION KeyTiles(TileSpace<Real>& space, int C, int K)
-      : k(space.take(C, K)),
-        q(space.take(C, K)),
-        columns(space.take(K, 2 * C)),
+      : rows(tile::take_stored<Storage>(space, 2 * C, K)),
+        columns(tile::take_turned_right<Storage>(space, K, 2 * C)),
+        keys(tile::take_right<Storage>(space, C, K)),
+        queries(tile::take_right<Storage>(space, C, K)),
         key_key(space.take(C, C)),
         query_key(space.take(C, C)) {}
 };
 
-/// The triangular system of one value head in a chunk.
-template <class Real>
-struct HeadTiles {
-  double* gamma;         // (C)  sums of log_decay from the begin of the chunk, (1)
-  Real* beta;            // (C)
-  Real* from_begin;      // (C)  b_i = exp(gamma_i), (2)
-  Real* to_end;          // (C)  c_i = exp(gamma_last - gamma_i), (2)
-  Tile<Real> decay;      // (C, C)  D_ij, (1), zero above the diagonal
-  Tile<Real> inverse;    // (C, C)  A = (1 + L)^-1
-  Tile<Real> inverse_t;  // (C, C)  A^T
-  Tile<Real> work;       // (C, C)
-  Tile<Real> value;      // (C, V)  as stored: v, or what leaves in its place
-  Tile<Real> error;      // (V, C)  R^T, R = v - b k S
-  Tile<Real> write;      // (V, C)  N^T
+/// The operands that the keys and queries of a chunk are.
+template <class Storage>
+struct KeyOperands {
+  Tile<Storage> k;            // (rows, K)
+  Tile<Storage> q;            // (rows, K)
+  Right<Storage> columns;     // (K, rows)  k^T, and with queries (K, 2 rows)
+  Right<Storage> key_rows;    // (rows, K)
+  Right<Storage> query_rows;  // (rows, K), with queries
+};
 
-  KOKKOS_INLINE_FUNCTION HeadTiles(TileSpace<Real>& space, int C, int V)
+/// The triangular system of one value head in a chunk.
+template <class Storage>
+struct HeadTiles {
+  using Real = Accum<Storage>;
+
+  double* gamma;                   // (C)  sums of log_decay from the begin of the chunk, (1)
+  Real* beta;                      // (C)
+  Real* from_begin;                // (C)  b_i = exp(gamma_i), (2)
+  Real* to_end;                    // (C)  c_i = exp(gamma_last - gamma_i), (2)
+  Tile<Real> decay;                // (C, C)  D_ij, (1), zero above the diagonal
+  Tile<Real> inverse;              // (C, C)  A = (1 + L)^-1
+  Tile<Real> work;                 // (C, C)
+  Tile<Real> second;               // (C, C)  also work
+  Tile<Real> value;                // (C, V)  as stored: v, or what leaves in its place
+  Tile<Real> error;                // (V, C)  R^T, R = v - b k S
+  Tile<Real> write;                // (V, C)  N^T
+  OperandMemory<Storage> memory;   // (V, K)  for S^T on the left
+  OperandMemory<Storage> rows;     // (V, C)  for what is on the left as it lies
+  OperandMemory<Storage> squares;  // (C, C)  for A^T or P^T on the right
+
+  KOKKOS_INLINE_FUNCTION HeadTiles(TileSpace<Real>& space, int C, int K, int V)
       : gamma(reinterpret_cast<double*>(space.take(2, C).data)),
         beta(space.take(1, C).data),
         from_begin(space.take(1, C).data),
         to_end(space.take(1, C).data),
         decay(space.take(C, C)),
         inverse(space.take(C, C)),
-        inverse_t(space.take(C, C)),
         work(space.take(C, C)),
+        second(space.take(C, C)),
         value(space.take(C, V)),
         error(space.take(V, C)),
-        write(space.take(V, C)) {}
+        write(space.take(V, C)),
+        memory(tile::take_left<Storage>(space, V, K)),
+        rows(tile::take_left<Storage>(space, V, C)),
+        squares(tile::take_turned_right<Storage>(space, C, C)) {}
 };
 
 /// Columns of row i of a lower triangle that its panel holds.
@@ -108,19 +135,21 @@ KOKKOS_INLINE_FUNCTION void multiply(const RowTeam& team, const Tile<Real>& a, c
   tile::multiply_add<FormA, Form::plain>(team, Real(1), a, b, c);
 }
 
-/// Rows [begin, begin + rows) of the tokens of a head as a tile of Real, zero below `tokens`.
-template <class Storage, class Real = Accum<Storage>>
+/// Rows [begin, begin + rows) of the tokens of a head as a tile of T, which is Storage or its
+/// Accum, zero below `tokens`. A tile of Storage becomes one that may be an operand as it is.
+template <class Storage, class T>
 KOKKOS_INLINE_FUNCTION void load_rows(const RowTeam& team, const Tensor<const Storage, 3>& from,
-                                      const Chunk& chunk, int head, const Tile<Real>& to) {
+                                      const Chunk& chunk, int head, const Tile<T>& to) {
   const int width = from.extent_int(2);
+  const int whole = std::is_same_v<T, Storage> ? tile::stored_columns<Storage>(width) : width;
   for (int i = 0; i < chunk.rows; ++i) {
-    Real* const row = &to(i, 0);
-    if (i < chunk.tokens) {
+    T* const row = &to(i, 0);
+    const int held = i < chunk.tokens ? width : 0;
+    if (held > 0) {
       const Storage* const source = &from(chunk.begin + i, head, 0);
-      for_each_in(team, width, [&](const int j) { row[j] = static_cast<Real>(source[j]); });
-    } else {
-      for_each_in(team, width, [&](const int j) { row[j] = 0; });
+      for_each_in(team, held, [&](const int j) { row[j] = static_cast<T>(source[j]); });
     }
+    for_each_in(team, whole - held, [&](const int j) { row[held + j] = T(0); });
   }
   team.team_barrier();
 }
@@ -163,30 +192,40 @@ KOKKOS_INLINE_FUNCTION void store_memory(const RowTeam& team, const Tile<Real>& 
                    [&](const int i, const int j) { target[j * V + i] = from(i, j); });
 }
 
-/// Lower blocks of c (rows, rows) = a b with a (rows, K) and b (K, rows). What lies above them is
-/// not written.
-template <Form FormA, class Real>
-KOKKOS_INLINE_FUNCTION void multiply_to_lower(const RowTeam& team, const Tile<Real>& a,
-                                              const Tile<Real>& b, const Tile<Real>& c, int rows,
-                                              int inner) {
+/// Lower blocks of c (rows, rows) = a b with a (rows, inner) and b (inner, rows). What lies above
+/// them is not written.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void multiply_to_lower(const RowTeam& team, const Left<Storage>& a,
+                                              const Right<Storage>& b, const Tile<Real>& c,
+                                              int rows, int inner) {
   for (int i = 0; i < rows; i += panel) {
     const int height = rows - i < panel ? rows - i : panel;
-    const auto left =
-        FormA == Form::plain ? a.block(i, 0, height, inner) : a.block(0, i, inner, height);
-    multiply<FormA>(team, left, b.block(0, 0, inner, i + height),
-                    c.block(i, 0, height, i + height));
+    tile::multiply<Storage>(team, a.block(i, 0, height, inner), b.block(0, 0, inner, i + height),
+                            c.block(i, 0, height, i + height));
   }
 }
 
-/// c += a u with u (rows, rows) upper triangular.
-template <class Real>
-KOKKOS_INLINE_FUNCTION void multiply_add_upper(const RowTeam& team, const Tile<Real>& a,
-                                               const Tile<Real>& u, const Tile<Real>& c, int rows) {
+/// c = a u, or c += a u, with u (rows, rows) upper triangular.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void multiply_upper(const RowTeam& team, const Left<Storage>& a,
+                                           const Right<Storage>& u, const Tile<Real>& c, int rows,
+                                           bool add) {
   for (int j = 0; j < rows; j += panel) {
     const int width = rows - j < panel ? rows - j : panel;
-    tile::multiply_add<Form::plain, Form::plain>(team, Real(1), a.block(0, 0, a.rows, j + width),
-                                                 u.block(0, j, j + width, width),
-                                                 c.block(0, j, c.rows, width));
+    tile::multiply<Storage>(team, a.block(0, 0, c.rows, j + width), u.block(0, j, j + width, width),
+                            c.block(0, j, c.rows, width), add);
+  }
+}
+
+/// The same with u lower triangular.
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void multiply_lower(const RowTeam& team, const Left<Storage>& a,
+                                           const Right<Storage>& u, const Tile<Real>& c, int rows,
+                                           bool add) {
+  for (int j = 0; j < rows; j += panel) {
+    const int width = rows - j < panel ? rows - j : panel;
+    tile::multiply<Storage>(team, a.block(0, j, c.rows, rows - j), u.block(j, j, rows - j, width),
+                            c.block(0, j, c.rows, width), add);
   }
 }
 
@@ -227,27 +266,34 @@ KOKKOS_INLINE_FUNCTION void invert_unit_lower(const RowTeam& team, const Tile<Re
 }
 
 /// Loads the keys (and queries) of a chunk and multiplies them with each other.
-template <class Storage, class Real = Accum<Storage>>
-KOKKOS_INLINE_FUNCTION void load_keys(const RowTeam& team, const DeltaRuleInput<Storage>& in,
-                                      const Chunk& chunk, int g, bool with_queries,
-                                      const KeyTiles<Real>& keys) {
+template <class Storage>
+KOKKOS_INLINE_FUNCTION KeyOperands<Storage> load_keys(const RowTeam& team,
+                                                      const DeltaRuleInput<Storage>& in,
+                                                      const Chunk& chunk, int g, bool with_queries,
+                                                      const KeyTiles<Storage>& tiles) {
   const int K = in.k.extent_int(2), rows = chunk.rows;
-  load_rows<Storage>(team, in.k, chunk, g, keys.k);
-  const auto columns = keys.columns.block(0, 0, K, rows);
-  tile::transpose(team, keys.k.block(0, 0, rows, K), columns);
-  multiply_to_lower<Form::plain>(team, keys.k, columns, keys.key_key, rows, K);
+  const auto k = tiles.rows.block(0, 0, rows, K), q = tiles.rows.block(rows, 0, rows, K);
+  load_rows<Storage>(team, in.k, chunk, g, k);
   if (with_queries) {
-    load_rows<Storage>(team, in.q, chunk, g, keys.q);
-    tile::transpose(team, keys.q.block(0, 0, rows, K), keys.columns.block(0, rows, K, rows));
-    multiply_to_lower<Form::plain>(team, keys.q, columns, keys.query_key, rows, K);
+    load_rows<Storage>(team, in.q, chunk, g, q);
   }
+  const auto columns = tile::right<Storage>(
+      team, Turn::turned, tiles.rows.block(0, 0, with_queries ? 2 * rows : rows, K), tiles.columns);
+  const KeyOperands<Storage> keys{
+      k, q, columns, tile::right<Storage>(team, Turn::plain, k, tiles.keys),
+      with_queries ? tile::right<Storage>(team, Turn::plain, q, tiles.queries) : Right<Storage>{}};
+  multiply_to_lower<Storage>(team, tile::left<Storage>(k), columns, tiles.key_key, rows, K);
+  if (with_queries) {
+    multiply_to_lower<Storage>(team, tile::left<Storage>(q), columns, tiles.query_key, rows, K);
+  }
+  return keys;
 }
 
 /// Gates, decays and the inverse A of one value head, (1) to (6), and its values.
 template <class Storage, class Real = Accum<Storage>>
 KOKKOS_INLINE_FUNCTION void load_head(const RowTeam& team, const DeltaRuleInput<Storage>& in,
-                                      const Chunk& chunk, int h, const KeyTiles<Real>& keys,
-                                      const HeadTiles<Real>& head) {
+                                      const Chunk& chunk, int h, const KeyTiles<Storage>& keys,
+                                      const HeadTiles<Storage>& head) {
   const int rows = chunk.rows, V = in.v.extent_int(2);
   Kokkos::single(Kokkos::PerTeam(team), [&] {
     double sum = 0.0;
@@ -278,16 +324,14 @@ KOKKOS_INLINE_FUNCTION void load_head(const RowTeam& team, const DeltaRuleInput<
     });
   }
   team.team_barrier();
-  invert_unit_lower(team, head.work, head.inverse, head.inverse_t, rows);
-  tile::transpose(team, head.inverse.block(0, 0, rows, rows),
-                  head.inverse_t.block(0, 0, rows, rows));
+  invert_unit_lower(team, head.work, head.inverse, head.second, rows);
   load_rows<Storage>(team, in.v, chunk, h, head.value);
   tile::transpose(team, head.value.block(0, 0, rows, V), head.error.block(0, 0, V, rows));
 }
 
 /// From recalled = S^T k^T: R^T = v^T - b recalled, N^T = (beta R)^T A^T, (7) and (8).
-template <class Real>
-KOKKOS_INLINE_FUNCTION void solve(const RowTeam& team, const HeadTiles<Real>& head, int rows,
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void solve(const RowTeam& team, const HeadTiles<Storage>& head, int rows,
                                   const Tile<Real>& recalled, const Tile<Real>& scaled) {
   const int V = head.error.rows;
   const Real* const from_begin = head.from_begin;
@@ -301,10 +345,12 @@ KOKKOS_INLINE_FUNCTION void solve(const RowTeam& team, const HeadTiles<Real>& he
       target[i] = beta[i] * error[i];
     });
   }
-  const auto write = head.write.block(0, 0, V, rows);
-  tile::fill(team, write, Real(0));
   team.team_barrier();
-  multiply_add_upper(team, scaled, head.inverse_t, write, rows);
+  const auto errors =
+      tile::left<Storage>(team, Turn::plain, scaled.block(0, 0, V, rows), head.rows);
+  const auto inverse_t =
+      tile::right<Storage>(team, Turn::turned, head.inverse.block(0, 0, rows, rows), head.squares);
+  multiply_upper<Storage>(team, errors, inverse_t, head.write.block(0, 0, V, rows), rows, false);
 }
 
 /// to = decay * products, element by element, in the panels of the lower triangle.
@@ -333,10 +379,10 @@ KOKKOS_INLINE_FUNCTION void scale_columns(const RowTeam& team, const Tile<Real>&
 }
 
 /// S'^T = exp(gamma_last) S^T + (c N)^T k, (10). N is scaled in place; `to` may be `from`.
-template <class Real>
-KOKKOS_INLINE_FUNCTION void advance(const RowTeam& team, const KeyTiles<Real>& keys,
-                                    const HeadTiles<Real>& head, int rows, const Tile<Real>& from,
-                                    const Tile<Real>& to) {
+template <class Storage, class Real = Accum<Storage>>
+KOKKOS_INLINE_FUNCTION void advance(const RowTeam& team, const KeyOperands<Storage>& keys,
+                                    const HeadTiles<Storage>& head, int rows,
+                                    const Tile<Real>& from, const Tile<Real>& to) {
   scale_columns(team, head.write, head.to_end, rows);
   const Real whole = head.from_begin[rows - 1];
   for (int v = 0; v < from.rows; ++v) {
@@ -345,9 +391,9 @@ KOKKOS_INLINE_FUNCTION void advance(const RowTeam& team, const KeyTiles<Real>& k
     for_each_in(team, from.columns, [&](const int j) { target[j] = whole * source[j]; });
   }
   team.team_barrier();
-  tile::multiply_add<Form::plain, Form::plain>(team, Real(1),
-                                               head.write.block(0, 0, head.write.rows, rows),
-                                               keys.k.block(0, 0, rows, keys.k.columns), to);
+  const auto writes = tile::left<Storage>(team, Turn::plain,
+                                          head.write.block(0, 0, head.write.rows, rows), head.rows);
+  tile::multiply_add<Storage>(team, writes, keys.key_rows, to);
 }
 
 }  // namespace qnext::delta_rule

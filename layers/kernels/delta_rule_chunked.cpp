@@ -26,13 +26,13 @@ struct ChunkedForward {
     const int units = documents.count * G;
     for (int unit = take_unit(team, work.next); unit < units; unit = take_unit(team, work.next)) {
       TileSpace<Real> space{&work.slots(team.league_rank(), 0), 0};
-      const ForwardSlot<Real> slot(space, {G, H, in.k.extent_int(2), in.v.extent_int(2), C});
+      const ForwardSlot<Storage> slot(space, {G, H, in.k.extent_int(2), in.v.extent_int(2), C});
       walk(team, unit / G, unit % G, slot);
     }
   }
 
   KOKKOS_FUNCTION void walk(const RowTeam& team, int n, int g,
-                            const ForwardSlot<Real>& slot) const {
+                            const ForwardSlot<Storage>& slot) const {
     const int R = in.v.extent_int(1) / in.k.extent_int(1);
     const int begin = documents.begin(n), end = documents.begin(n + 1);
     for (int r = 0; r < R; ++r) {
@@ -40,10 +40,10 @@ struct ChunkedForward {
     }
     for (int index = 0; begin + index * C < end; ++index) {
       const Chunk chunk = chunk_of(begin, end, index, C);
-      load_keys<Storage>(team, in, chunk, g, true, slot.keys);
+      const auto keys = load_keys<Storage>(team, in, chunk, g, true, slot.keys);
       for (int r = 0; r < R; ++r) {
         load_head<Storage>(team, in, chunk, g * R + r, slot.keys, slot.head);
-        read_and_write(team, chunk, g * R + r, slot, slot.memory(r));
+        read_and_write(team, chunk, g * R + r, keys, slot, slot.memory(r));
       }
     }
     for (int r = 0; r < R; ++r) {
@@ -53,24 +53,28 @@ struct ChunkedForward {
 
   // out^T = b S^T q^T + N^T P^T, (9), and the memory after the chunk.
   KOKKOS_FUNCTION void read_and_write(const RowTeam& team, const Chunk& chunk, int h,
-                                      const ForwardSlot<Real>& slot,
+                                      const KeyOperands<Storage>& keys,
+                                      const ForwardSlot<Storage>& slot,
                                       const Tile<Real>& memory) const {
-    const int rows = chunk.rows, K = memory.columns, V = memory.rows;
-    const HeadTiles<Real>& head = slot.head;
+    const int rows = chunk.rows, V = memory.rows;
+    const HeadTiles<Storage>& head = slot.head;
     const auto both = slot.products.block(0, 0, V, 2 * rows);  // S^T k^T, S^T q^T
-    multiply<Form::plain>(team, memory, slot.keys.columns.block(0, 0, K, 2 * rows), both);
+    tile::multiply<Storage>(team, tile::left<Storage>(team, Turn::plain, memory, head.memory),
+                            keys.columns, both);
     const auto recalled = both.block(0, 0, V, rows), answer = both.block(0, rows, V, rows);
     solve(team, head, rows, recalled, recalled);
 
     decay_lower(team, head.decay, slot.keys.query_key, head.work, rows);  // P
-    const auto P_t = head.inverse.block(0, 0, rows, rows);
-    tile::transpose(team, head.work.block(0, 0, rows, rows), P_t);
+    const auto P_t =
+        tile::right<Storage>(team, Turn::turned, head.work.block(0, 0, rows, rows), head.squares);
+    const auto writes =
+        tile::left<Storage>(team, Turn::plain, head.write.block(0, 0, V, rows), head.rows);
     scale_columns(team, answer, head.from_begin, rows);
-    multiply_add_upper(team, head.write.block(0, 0, V, rows), P_t, answer, rows);
+    multiply_upper<Storage>(team, writes, P_t, answer, rows, true);
     tile::transpose(team, answer, head.value.block(0, 0, rows, V));
     store_rows<Storage>(team, head.value, chunk, h, out);
 
-    advance(team, slot.keys, head, rows, memory, memory);
+    advance(team, keys, head, rows, memory, memory);
   }
 };
 

@@ -13,7 +13,8 @@ using namespace delta_rule;
 template <class Storage>
 struct ChunkedBackward {
   using Real = Accum<Storage>;
-  using Slot = BackwardSlot<Real>;
+  using Slot = BackwardSlot<Storage>;
+  using Keys = KeyOperands<Storage>;
 
   Documents documents;
   int C;
@@ -78,12 +79,12 @@ struct ChunkedBackward {
     for (int index = first; index < (beyond ? last : last - 1); ++index) {
       const Chunk chunk = chunk_of(begin, end, index, C);
       const bool leaves = index + 1 == last;
-      load_keys<Storage>(team, in, chunk, g, false, slot.keys);
+      const Keys keys = load_keys<Storage>(team, in, chunk, g, false, slot.keys);
       for (int r = 0; r < R(); ++r) {
         const auto border = slot.memory(slot.borders, index - first, R(), r);
         load_head<Storage>(team, in, chunk, g * R() + r, slot.keys, slot.head);
-        solve_head(team, chunk.rows, border, slot);
-        advance(team, slot.keys, slot.head, chunk.rows, border,
+        solve_head(team, chunk.rows, border, keys, slot);
+        advance(team, keys, slot.head, chunk.rows, border,
                 leaves ? slot.memory(slot.kept, segment + 1, R(), r)
                        : slot.memory(slot.borders, index - first + 1, R(), r));
       }
@@ -92,17 +93,18 @@ struct ChunkedBackward {
 
   // N^T of a head whose tiles are loaded; leaves S^T k^T in `recalled`.
   KOKKOS_FUNCTION void solve_head(const RowTeam& team, int rows, const Tile<Real>& memory,
-                                  const Slot& slot) const {
+                                  const Keys& keys, const Slot& slot) const {
     const int K = memory.columns, V = memory.rows;
     const auto recalled = slot.recalled.block(0, 0, V, rows);
-    multiply<Form::plain>(team, memory, slot.keys.columns.block(0, 0, K, rows), recalled);
-    solve(team, slot.head, rows, recalled, slot.dwrite);
+    tile::multiply<Storage>(team, tile::left<Storage>(team, Turn::plain, memory, slot.head.memory),
+                            keys.columns.block(0, 0, K, rows), recalled);
+    solve<Storage>(team, slot.head, rows, recalled, slot.dwrite);
   }
 
   KOKKOS_FUNCTION void chunk_backward(const RowTeam& team, const Chunk& chunk, int g, int border,
                                       const Slot& slot) const {
     const int rows = chunk.rows, K = in.k.extent_int(2);
-    load_keys<Storage>(team, in, chunk, g, true, slot.keys);
+    const Keys keys = load_keys<Storage>(team, in, chunk, g, true, slot.keys);
     const auto dq = slot.dq.block(0, 0, rows, K), dk = slot.dk.block(0, 0, rows, K);
     tile::fill(team, dq, Real(0));
     tile::fill(team, dk, Real(0));
@@ -113,10 +115,10 @@ struct ChunkedBackward {
       const auto memory = slot.memory(slot.borders, border, R(), r);
       load_head<Storage>(team, in, chunk, h, slot.keys, slot.head);
       load_rows<Storage>(team, dout, chunk, h, slot.dout);
-      solve_head(team, rows, memory, slot);
-      head_backward(team, chunk, h, slot, memory, slot.memory(slot.dmemories, 0, R(), r));
+      solve_head(team, rows, memory, keys, slot);
+      head_backward(team, chunk, h, keys, slot, memory, slot.memory(slot.dmemories, 0, R(), r));
     }
-    add_key_products(team, rows, slot, dq, dk);
+    add_key_products(team, rows, keys, slot, dq, dk);
     store_rows<Storage>(team, slot.dq, chunk, g, gradient.q);
     store_rows<Storage>(team, slot.dk, chunk, g, gradient.k);
   }
@@ -124,16 +126,14 @@ struct ChunkedBackward {
   // One value head: S and dS' give dS, dv, the gradients of the gates, and its part of dq, dk, M
   // and beta Z.
   KOKKOS_FUNCTION void head_backward(const RowTeam& team, const Chunk& chunk, int h,
-                                     const Slot& slot, const Tile<Real>& memory,
+                                     const Keys& keys, const Slot& slot, const Tile<Real>& memory,
                                      const Tile<Real>& dmemory) const {
     const int rows = chunk.rows, K = memory.columns, V = memory.rows;
-    const HeadTiles<Real>& head = slot.head;
-    const auto k = slot.keys.k.block(0, 0, rows, K), q = slot.keys.q.block(0, 0, rows, K);
-    const auto dout_rows = slot.dout.block(0, 0, rows, V);
+    const HeadTiles<Storage>& head = slot.head;
     Real* const dbeta = &slot.sums(0, 0);
     Real* const dgamma = &slot.sums(1, 0);
 
-    write_backward(team, rows, slot, dmemory, dbeta, dgamma);
+    write_backward(team, rows, keys, slot, dmemory, dbeta, dgamma);
     const auto dsolved = slot.returned.block(0, 0, V, rows);
     const auto write = head.write.block(0, 0, V, rows);
     for_each_element(team, V, rows, [&](const int v, const int i) {
@@ -145,15 +145,20 @@ struct ChunkedBackward {
     triangles_backward(team, rows, slot, dbeta, dgamma);
 
     // dq += b dO S^T, (15), and its product with q, (21).
-    for_each_element(team, rows, V,
-                     [&](const int i, const int v) { dout_rows(i, v) *= head.from_begin[i]; });
+    const auto scaled_dout = head.value.block(0, 0, rows, V);
+    for_each_element(team, rows, V, [&](const int i, const int v) {
+      scaled_dout(i, v) = static_cast<Real>(slot.dout(i, v)) * head.from_begin[i];
+    });
     const auto dq_head = slot.dq_head.block(0, 0, rows, K);
-    multiply<Form::plain>(team, dout_rows, memory, dq_head);
+    const auto memory_right = tile::right<Storage>(team, Turn::plain, memory, slot.memory_right);
+    tile::multiply<Storage>(team, tile::left<Storage>(team, Turn::plain, scaled_dout, slot.columns),
+                            memory_right, dq_head);
     for (int i = 0; i < rows; ++i) {
       Real* const sum = &slot.dq(i, 0);
       const Real* const part = &dq_head(i, 0);
-      const Real* const query = &q(i, 0);
-      const Real along = sum_over<Real>(team, K, [&](const int j) { return part[j] * query[j]; });
+      const Storage* const query = &keys.q(i, 0);
+      const Real along = sum_over<Real>(
+          team, K, [&](const int j) { return part[j] * static_cast<Real>(query[j]); });
       for_each_in(team, K, [&](const int j) { sum[j] += part[j]; });
       Kokkos::single(Kokkos::PerTeam(team), [&] { dgamma[i] += along; });
     }
@@ -161,11 +166,14 @@ struct ChunkedBackward {
     // dk += c N dS'^T - beta b dE S^T, (16) and (20).
     const auto dk = slot.dk.block(0, 0, rows, K);
     scale_columns(team, write, head.to_end, rows);
-    tile::multiply_add<Form::transposed, Form::plain>(team, Real(1), write, dmemory, dk);
+    tile::multiply_add<Storage>(
+        team, tile::left<Storage>(team, Turn::turned, write, slot.columns),
+        tile::right<Storage>(team, Turn::plain, dmemory, slot.dmemory_right), dk);
     for_each_element(team, V, rows, [&](const int v, const int i) {
       dsolved(v, i) *= -head.beta[i] * head.from_begin[i];
     });
-    tile::multiply_add<Form::transposed, Form::plain>(team, Real(1), dsolved, memory, dk);
+    tile::multiply_add<Storage>(
+        team, tile::left<Storage>(team, Turn::turned, dsolved, slot.columns), memory_right, dk);
 
     // dS = exp(gamma_last) dS' + (b q)^T dO - (beta b k)^T dE, (22).
     const Real whole = head.from_begin[rows - 1];
@@ -178,21 +186,26 @@ struct ChunkedBackward {
     }
     Kokkos::single(Kokkos::PerTeam(team), [&] { dgamma[rows - 1] += whole * overlap; });
     team.team_barrier();
-    tile::multiply_add<Form::transposed, Form::plain>(team, Real(1), dout_rows, q, dmemory);
-    tile::multiply_add<Form::plain, Form::plain>(team, Real(1), dsolved, k, dmemory);
+    tile::multiply_add<Storage>(team,
+                                tile::left<Storage>(team, Turn::turned, scaled_dout, head.rows),
+                                keys.query_rows, dmemory);
+    tile::multiply_add<Storage>(team, tile::left<Storage>(team, Turn::plain, dsolved, head.rows),
+                                keys.key_rows, dmemory);
 
     store_gates(team, chunk, h, dbeta, dgamma);
   }
 
   // dN, (13), dE = A^T dN, (17), and their part along v of (17) and (21): begins dbeta and dgamma.
   // Leaves dE^T in `returned`.
-  KOKKOS_FUNCTION void write_backward(const RowTeam& team, int rows, const Slot& slot,
-                                      const Tile<Real>& dmemory, Real* dbeta, Real* dgamma) const {
+  KOKKOS_FUNCTION void write_backward(const RowTeam& team, int rows, const Keys& keys,
+                                      const Slot& slot, const Tile<Real>& dmemory, Real* dbeta,
+                                      Real* dgamma) const {
     const int K = dmemory.columns, V = dmemory.rows;
-    const HeadTiles<Real>& head = slot.head;
+    const HeadTiles<Storage>& head = slot.head;
     const auto returned = slot.returned.block(0, 0, V, rows);
     const auto dwrite = slot.dwrite.block(0, 0, V, rows);
-    multiply<Form::plain>(team, dmemory, slot.keys.columns.block(0, 0, K, rows), returned);
+    tile::multiply<Storage>(team, tile::left<Storage>(team, Turn::plain, dmemory, head.memory),
+                            keys.columns.block(0, 0, K, rows), returned);
     decay_lower(team, head.decay, slot.keys.query_key, head.work, rows);  // P
     Real* const stored = &slot.sums(2, 0);
     for_each_in(team, rows, [&](const int i) {
@@ -210,19 +223,14 @@ struct ChunkedBackward {
       });
     }
     team.team_barrier();
-    for (int j = 0; j < rows; j += panel) {
-      const int width = rows - j < panel ? rows - j : panel;
-      tile::multiply_add<Form::transposed, Form::plain>(
-          team, Real(1), slot.dout.block(j, 0, rows - j, V), head.work.block(j, j, rows - j, width),
-          dwrite.block(0, j, V, width));
-    }
-    tile::fill(team, returned, Real(0));
-    for (int j = 0; j < rows; j += panel) {
-      const int width = rows - j < panel ? rows - j : panel;
-      tile::multiply_add<Form::plain, Form::plain>(team, Real(1), dwrite.block(0, j, V, rows - j),
-                                                   head.inverse.block(j, j, rows - j, width),
-                                                   returned.block(0, j, V, width));
-    }
+    multiply_lower<Storage>(
+        team, tile::left<Storage>(team, Turn::turned, slot.dout.block(0, 0, rows, V), head.rows),
+        tile::right<Storage>(team, Turn::plain, head.work.block(0, 0, rows, rows), slot.square),
+        dwrite, rows, true);
+    multiply_lower<Storage>(
+        team, tile::left<Storage>(team, Turn::plain, dwrite, head.rows),
+        tile::right<Storage>(team, Turn::plain, head.inverse.block(0, 0, rows, rows), slot.square),
+        returned, rows, false);
     for (int v = 0; v < V; ++v) {
       const Real* const de = &returned(v, 0);
       const Real* const error = &head.error(v, 0);
@@ -248,16 +256,20 @@ struct ChunkedBackward {
   // gates through q k^T and k k^T, (19) and (21).
   KOKKOS_FUNCTION void triangles_backward(const RowTeam& team, int rows, const Slot& slot,
                                           Real* dbeta, Real* dgamma) const {
-    const HeadTiles<Real>& head = slot.head;
+    const HeadTiles<Storage>& head = slot.head;
     const int V = slot.V;
-    const auto write = head.write.block(0, 0, V, rows);
-    multiply_to_lower<Form::plain>(team, slot.dout, write, head.work, rows, V);
-    multiply_to_lower<Form::transposed>(team, slot.returned, write, head.inverse_t, rows, V);
+    const auto write =
+        tile::right<Storage>(team, Turn::plain, head.write.block(0, 0, V, rows), slot.write_right);
+    multiply_to_lower<Storage>(team, tile::left<Storage>(slot.dout), write, head.work, rows, V);
+    multiply_to_lower<Storage>(
+        team,
+        tile::left<Storage>(team, Turn::turned, slot.returned.block(0, 0, V, rows), slot.columns),
+        write, head.second, rows, V);
     Real* const columns = &slot.sums(2, 0);
     for_each_in(team, rows, [&](const int j) { columns[j] = 0; });
     for (int i = 0; i < rows; ++i) {
       Real* const m = &head.work(i, 0);
-      Real* const z = &head.inverse_t(i, 0);
+      Real* const z = &head.second(i, 0);
       Real* const sum_m = &slot.dquery_key(i, 0);
       Real* const sum_z = &slot.dkey_key(i, 0);
       const Real* const decay = &head.decay(i, 0);
@@ -289,24 +301,32 @@ struct ChunkedBackward {
 
   // dq += M k, dk += M^T q + (beta Z + (beta Z)^T) k, (15), (16) and (19), for all value heads at
   // once.
-  KOKKOS_FUNCTION void add_key_products(const RowTeam& team, int rows, const Slot& slot,
-                                        const Tile<Real>& dq, const Tile<Real>& dk) const {
+  KOKKOS_FUNCTION void add_key_products(const RowTeam& team, int rows, const Keys& keys,
+                                        const Slot& slot, const Tile<Real>& dq,
+                                        const Tile<Real>& dk) const {
     const int K = dq.columns;
     const auto& work = slot.head.work;
+    const auto M = slot.dquery_key.block(0, 0, rows, rows);
+    const auto plain = tile::left<Storage>(team, Turn::plain, M, slot.square);
     for (int i = 0; i < rows; i += panel) {
       const int height = rows - i < panel ? rows - i : panel;
-      tile::multiply_add<Form::plain, Form::plain>(
-          team, Real(1), slot.dquery_key.block(i, 0, height, i + height),
-          slot.keys.k.block(0, 0, i + height, K), dq.block(i, 0, height, K));
-      tile::multiply_add<Form::transposed, Form::plain>(
-          team, Real(1), slot.dquery_key.block(i, i, rows - i, height),
-          slot.keys.q.block(i, 0, rows - i, K), dk.block(i, 0, height, K));
+      tile::multiply_add<Storage>(team, plain.block(i, 0, height, i + height),
+                                  keys.key_rows.block(0, 0, i + height, K),
+                                  dq.block(i, 0, height, K));
+    }
+    const auto turned = tile::left<Storage>(team, Turn::turned, M, slot.square);
+    for (int i = 0; i < rows; i += panel) {
+      const int height = rows - i < panel ? rows - i : panel;
+      tile::multiply_add<Storage>(team, turned.block(i, i, height, rows - i),
+                                  keys.query_rows.block(i, 0, rows - i, K),
+                                  dk.block(i, 0, height, K));
     }
     tile::transpose(team, slot.dkey_key.block(0, 0, rows, rows), work.block(0, 0, rows, rows));
     for_each_element(team, rows, rows,
                      [&](const int i, const int j) { work(i, j) += slot.dkey_key(i, j); });
-    tile::multiply_add<Form::plain, Form::plain>(team, Real(1), work.block(0, 0, rows, rows),
-                                                 slot.keys.k.block(0, 0, rows, K), dk);
+    tile::multiply_add<Storage>(
+        team, tile::left<Storage>(team, Turn::plain, work.block(0, 0, rows, rows), slot.square),
+        keys.key_rows, dk);
   }
 
   // A log decay is part of every gamma behind it in its chunk, (21).

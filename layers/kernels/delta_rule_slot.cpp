@@ -22,20 +22,23 @@ void reset(const Exec& exec, const Tensor<int, 1>& next) {
 
 }  // namespace delta_rule
 
-template <class Real>
-DeltaRuleWork<Real> reserve_delta_rule_work(Arena& arena, const DeltaRuleShape& shape,
-                                            const MicrobatchShape& microbatch) {
+template <class Storage>
+DeltaRuleWork<Accum<Storage>> reserve_delta_rule_work(Arena& arena, const DeltaRuleShape& shape,
+                                                      const MicrobatchShape& microbatch) {
+  using Real = Accum<Storage>;
   TileSpace<Real> forward{nullptr, 0}, backward{nullptr, 0};
-  const delta_rule::ForwardSlot<Real> for_forward(forward, shape);
-  const delta_rule::BackwardSlot<Real> for_backward(backward, shape, microbatch.tokens);
+  const delta_rule::ForwardSlot<Storage> for_forward(forward, shape);
+  const delta_rule::BackwardSlot<Storage> for_backward(backward, shape, microbatch.tokens);
   return {arena.reserve<Real, 2>("delta_rule_slots", slots_for(shape.G * microbatch.documents),
                                  std::max(forward.used, backward.used)),
           arena.reserve<int, 1>("delta_rule_next", 1)};
 }
 
-template DeltaRuleWork<float> reserve_delta_rule_work(Arena&, const DeltaRuleShape&,
-                                                      const MicrobatchShape&);
-template DeltaRuleWork<double> reserve_delta_rule_work(Arena&, const DeltaRuleShape&,
-                                                       const MicrobatchShape&);
+template DeltaRuleWork<float> reserve_delta_rule_work<bf16>(Arena&, const DeltaRuleShape&,
+                                                            const MicrobatchShape&);
+template DeltaRuleWork<float> reserve_delta_rule_work<float>(Arena&, const DeltaRuleShape&,
+                                                             const MicrobatchShape&);
+template DeltaRuleWork<double> reserve_delta_rule_work<double>(Arena&, const DeltaRuleShape&,
+                                                               const MicrobatchShape&);
 
 }  // namespace qnext

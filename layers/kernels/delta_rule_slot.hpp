@@ -7,17 +7,19 @@
 namespace qnext::delta_rule {
 
 /// All tiles of the forward walk.
-template <class Real>
+template <class Storage>
 struct ForwardSlot {
-  KeyTiles<Real> keys;
-  HeadTiles<Real> head;
+  using Real = Accum<Storage>;
+
+  KeyTiles<Storage> keys;
+  HeadTiles<Storage> head;
   Tile<Real> products;  // (V, 2 C)
   Tile<Real> memories;  // (R V, K)  S^T of the value heads of a key head
   int V;
 
   KOKKOS_INLINE_FUNCTION ForwardSlot(TileSpace<Real>& space, const DeltaRuleShape& n)
       : keys(space, n.chunk, n.K),
-        head(space, n.chunk, n.V),
+        head(space, n.chunk, n.K, n.V),
         products(space.take(n.V, 2 * n.chunk)),
         memories(space.take(n.H / n.G * n.V, n.K)),
         V(n.V) {}
@@ -29,32 +31,44 @@ struct ForwardSlot {
 
 /// All tiles of the backward walk. The memories at the begin of the chunks of one segment lie in
 /// `borders`, those at the begin of every segment in `kept`.
-template <class Real>
+template <class Storage>
 struct BackwardSlot {
-  KeyTiles<Real> keys;
-  HeadTiles<Real> head;
-  Tile<Real> recalled;    // (V, C)  S^T k^T
-  Tile<Real> returned;    // (V, C)  dS'^T k^T
-  Tile<Real> dwrite;      // (V, C)  dN^T
-  Tile<Real> dout;        // (C, V)
-  Tile<Real> dq_head;     // (C, K)
-  Tile<Real> dq;          // (C, K)
-  Tile<Real> dk;          // (C, K)
-  Tile<Real> dquery_key;  // (C, C)  sum of M over the value heads
-  Tile<Real> dkey_key;    // (C, C)  sum of beta Z
-  Tile<Real> sums;        // (8, C)
-  Tile<Real> dmemories;   // (R V, K)
-  Tile<Real> kept;        // (segments R V, K)
-  Tile<Real> borders;     // (chunks of a segment R V, K)
+  using Real = Accum<Storage>;
+
+  KeyTiles<Storage> keys;
+  HeadTiles<Storage> head;
+  OperandMemory<Storage> memory_right;   // (V, K)  for S^T
+  OperandMemory<Storage> dmemory_right;  // (V, K)  for dS'^T
+  OperandMemory<Storage> columns;        // (C, V)  for what is turned to the left
+  OperandMemory<Storage> write_right;    // (V, C)  for N^T
+  OperandMemory<Storage> square;         // (C, C)  for a triangle on either side
+  Tile<Real> recalled;                   // (V, C)  S^T k^T
+  Tile<Real> returned;                   // (V, C)  dS'^T k^T
+  Tile<Real> dwrite;                     // (V, C)  dN^T
+  Tile<Storage> dout;                    // (C, V)
+  Tile<Real> dq_head;                    // (C, K)
+  Tile<Real> dq;                         // (C, K)
+  Tile<Real> dk;                         // (C, K)
+  Tile<Real> dquery_key;                 // (C, C)  sum of M over the value heads
+  Tile<Real> dkey_key;                   // (C, C)  sum of beta Z
+  Tile<Real> sums;                       // (8, C)
+  Tile<Real> dmemories;                  // (R V, K)
+  Tile<Real> kept;                       // (segments R V, K)
+  Tile<Real> borders;                    // (chunks of a segment R V, K)
   int V;
 
   KOKKOS_INLINE_FUNCTION BackwardSlot(TileSpace<Real>& space, const DeltaRuleShape& n, int longest)
       : keys(space, n.chunk, n.K),
-        head(space, n.chunk, n.V),
+        head(space, n.chunk, n.K, n.V),
+        memory_right(tile::take_right<Storage>(space, n.V, n.K)),
+        dmemory_right(tile::take_right<Storage>(space, n.V, n.K)),
+        columns(tile::take_left<Storage>(space, n.chunk, n.V)),
+        write_right(tile::take_right<Storage>(space, n.V, n.chunk)),
+        square(tile::take_right<Storage>(space, n.chunk, n.chunk)),
         recalled(space.take(n.V, n.chunk)),
         returned(space.take(n.V, n.chunk)),
         dwrite(space.take(n.V, n.chunk)),
-        dout(space.take(n.chunk, n.V)),
+        dout(tile::take_stored<Storage>(space, n.chunk, n.V)),
         dq_head(space.take(n.chunk, n.K)),
         dq(space.take(n.chunk, n.K)),
         dk(space.take(n.chunk, n.K)),

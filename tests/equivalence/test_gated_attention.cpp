@@ -63,9 +63,9 @@ Kernels kernels(const AttentionShape& n, const std::vector<int>& lengths,
   norm_and_rotate<Storage>(exec, k_norm, k);
   const MicrobatchShape microbatch{T, documents.count, 1};
   Arena plan;
-  reserve_attention_work<Real>(plan, {H, G, W}, tiles, microbatch);
+  reserve_attention_work<Storage>(plan, {H, G, W}, tiles, microbatch);
   Arena arena(plan.peak());
-  const auto work = reserve_attention_work<Real>(arena, {H, G, W}, tiles, microbatch);
+  const auto work = reserve_attention_work<Storage>(arena, {H, G, W}, tiles, microbatch);
   const AttentionInput<Storage> in{q, k, test::to_device<Storage>(value, T, G, W)};
   const auto out = test::nan_tensor<Storage>(T, H, W);
   const auto lse = test::nan_tensor<Real>(T, H), delta = test::nan_tensor<Real>(T, H);

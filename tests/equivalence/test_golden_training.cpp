@@ -2,6 +2,7 @@
 #include "app/commands.hpp"
 #include "core/require.hpp"
 #include "io/json.hpp"
+#include "parallel/communicator.hpp"
 
 #include <gtest/gtest.h>
 
@@ -74,7 +75,8 @@ class GoldenTraining : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenTraining, TwentyStepsFollowTransformers) {
   const fs::path folder = write_deck(GetParam());
-  ASSERT_EQ(train({.deck = (folder / "deck.yaml").string(), .overrides = {}}), Status::done);
+  ASSERT_EQ(train({.deck = (folder / "deck.yaml").string(), .overrides = {}}, Communicator{}),
+            Status::done);
   const Json golden = Json::read(shared() + "/golden/training.json");
   std::ifstream metrics(folder / "run" / "metrics.jsonl");
   std::string line;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace qnext {
 namespace {
 
@@ -91,6 +93,30 @@ TEST(Model, DocumentsDoNotLeak) {
   const std::size_t border = 19u * config.width;
   EXPECT_TRUE(std::equal(packed.begin() + border, packed.end(), beside.begin() + border));
   EXPECT_FALSE(std::equal(packed.begin(), packed.begin() + border, beside.begin()));
+}
+
+// The loss of the second document alone, with that of multi-token prediction, has no gradient for
+// anything that only the first one holds: rows of the embedding that it alone reads are exactly
+// zero. Balance losses are off, because they look at all tokens of a microbatch.
+TEST(Model, GradientsDoNotLeakBetweenDocuments) {
+  ModelConfig config = test::small_model_config();
+  config.balance = {};
+  test::TestBatch batch({19, 14}, config.vocabulary, 5);
+  const int half = config.vocabulary / 2;
+  for (int t = 0; t < 33; ++t) {
+    batch.tokens[t] = batch.tokens[t] % half + (t < 19 ? 0 : half);
+    batch.labels[t] = t < 19 || t == 32 ? -1 : half + batch.labels[t] % half;
+  }
+  batch.batch.tokens = test::TestBatch::to_device_ids(batch.tokens);
+  batch.batch.labels = test::TestBatch::to_device_ids(batch.labels);
+  test::ModelUnderTest<double> fixture(config);
+  fixture.loss(batch, true);
+  const auto gradient = fixture.gradient(*fixture.table.find("model.embed_tokens.weight"));
+  for (int t = 0; t < 32; ++t) {  // nothing is predicted from the last token
+    const auto begin = gradient.begin() + std::ptrdiff_t{batch.tokens[t]} * config.width;
+    const bool zero = std::all_of(begin, begin + config.width, [](double g) { return g == 0.0; });
+    EXPECT_EQ(zero, t < 19) << "token " << t;
+  }
 }
 
 // Decoding token by token behind a prefill gives the rows of the whole forward pass. The chunked

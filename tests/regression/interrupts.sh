@@ -34,6 +34,9 @@ touch files/stop
 wait $run || fail "stop: status $?, wanted 0"
 [ ! -e files/stop ] || fail "the file stop is still there"
 
+expect_status 0 tiny 'output.checkpoint_every={minutes: 0.0001}' output.folder=minutes
+expect_text "why=interval"
+
 expect_status 75 tiny run.steps=100000 run.wall_time=0.02 output.checkpoint_every=0 \
   'optimizer.learning_rate={peak: 1e-3, schedule: constant}' output.folder=wall_time
 expect_text "the wall time of 0.02 minutes is over"

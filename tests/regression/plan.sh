@@ -12,6 +12,15 @@ expect_status 0 "$QNEXT" plan "$deck" model.multi_token_prediction.modules=0
 expect_text "79,674,391,296"
 expect_text "22.740 GFLOP"
 
+# Of eight ranks each has every weight and, in whole blocks, an eighth of what the optimizer holds.
+expect_status 0 "$QNEXT" plan "$deck" --ranks 8 data.batch=64 data.microbatch=8
+expect_text "81,324,862,720"
+eighth=$(awk '/^  moments / { gsub(",", ""); print $2 }' output)
+[ "$eighth" -ge $((81324862720)) ] && [ "$eighth" -lt $((81324862720 + 8 * 1048576)) ] ||
+  fail "the moments of one of eight ranks have $eighth bytes"
+expect_status 2 "$QNEXT" plan "$deck" --ranks 7 data.batch=64 data.microbatch=8
+expect_text "7 data ranks cannot share the 8 microbatches of a step"
+
 for deck in "$QNEXT_SOURCE"/inputs/*.yaml; do
   expect_status 0 "$QNEXT" plan "$deck"
 done

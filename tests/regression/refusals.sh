@@ -35,6 +35,20 @@ expect_status 0 tiny 'optimizer.learning_rate={peak: 1e30, schedule: constant}' 
 expect_text "; skipped"
 
 # What a restart does not accept.
+# Gradient norms of a run vary by more than a thousandth.
+spike() {
+  tiny "optimizer.spike={action: $1, factor: 1.001, window: 2}" output.folder="spike_$1"
+}
+expect_status 4 spike stop
+expect_text "times the usual; at most 1.001 times is wanted"
+expect_status 0 spike skip
+expect_text "times the usual; skipped"
+expect_text "step=12/12"
+[ "$("$QNEXT" info spike_skip | sed -n 's/progress.updates=//p')" -lt 12 ] || fail "spikes were not skipped"
+expect_status 0 spike warn
+expect_text "times the usual"
+[ "$("$QNEXT" info spike_warn | sed -n 's/progress.updates=//p')" -eq 12 ] || fail "a warning skipped steps"
+
 tiny run.steps=4 output.folder=small >/dev/null
 expect_status 2 tiny output.folder=small model.width=48
 expect_text "48"
@@ -49,8 +63,42 @@ cp cut.h5 small/checkpoints/step_8.h5
 expect_status 0 tiny run.steps=4 output.folder=small
 expect_text "refused small/checkpoints/step_8.h5"
 
+# Past a file size that only root may raise again: the step is lost, the program ends in order. The
+# limit comes when the run has begun, because MPI keeps files of its own.
+grows() {
+  prefix=exec tiny output.folder=small run.steps=1000000 output.checkpoint_every=0 &
+  local run=$!
+  wait_for small/metrics.jsonl
+  local lines
+  lines=$(wc -l <small/metrics.jsonl)
+  until [ "$(wc -l <small/metrics.jsonl)" -gt "$lines" ]; do sleep 0.1; done
+  prlimit --pid $run --fsize=$(($(stat -c %s small/checkpoints/step_4.h5) - 8192))
+  touch small/checkpoint_now
+  wait $run
+}
+expect_status 3 grows
+expect_text ".h5.part: "
+expect_text "File too large"
+ls small/checkpoints/*.part 2>/dev/null && fail "a file that was given up is still there"
+expect_status 0 "$QNEXT" info small
+expect_text "step=4"
+
 expect_status 2 "$QNEXT" info nowhere
 expect_text "there is no such file or folder"
+expect_status 2 "$QNEXT" info small/deck.yaml
+expect_text "is a deck; qnext plan says what it asks for"
+expect_status 2 "$QNEXT" generate small run.seed=2
+expect_text "run.seed=2: only a deck has keys to replace, and small is none"
+mkdir -p empty/checkpoints
+expect_status 2 "$QNEXT" generate empty
+expect_text "empty: the folder holds no whole checkpoint"
+expect_status 2 tiny output.folder=other output.resume=empty
+expect_text "empty: the folder holds no whole checkpoint"
+touch file
+expect_status 3 tiny output.folder=file/run
+expect_text "file/run: the run folder cannot be made"
+expect_status 2 "$QNEXT" train "$QNEXT_SOURCE/inputs/tiny.yaml" --kokkos-fly=1
+expect_text "--kokkos-fly=1: Kokkos knows no such flag"
 expect_status 2 "$QNEXT" generate small --top-p 0
 expect_text "--top-p 0: must be above 0 and at most 1"
 expect_status 2 "$QNEXT" generate small --tokens 256

@@ -72,9 +72,9 @@ void expect_definition(const Extents& n) {
   const double scale = 1.0 / 16;
   const Reference expected(n, h, w, labels, scale);
   Arena plan;
-  head.reserve_work(plan, n.T);
+  head.reserve_work(plan, {n.T, 1, 1});
   Arena arena(plan.peak());
-  const auto work = head.reserve_work(arena, n.T);
+  const auto work = head.reserve_work(arena, {n.T, 1, 1});
   const auto device_h = test::to_device<Storage>(h, n.T, n.D);
   const auto dh = test::nan_tensor<Storage>(n.T, n.D);
   const Tensor<double, 0> sum("sum"), sum_alone("sum");
@@ -123,13 +123,13 @@ TEST(HeadLoss, SurvivesLogitsThatOverflowExp) {
   Kokkos::deep_copy(table.values<float>(table.rows()[0]),
                     test::to_device<float>({300.0, -300.0, 0.0}, 3));
   Arena plan;
-  head.reserve_work(plan, 1);
+  head.reserve_work(plan, {1, 1, 1});
   Arena arena(plan.peak());
   const Tensor<int, 1> labels("labels", 1);
   Kokkos::deep_copy(labels, 1);
   const Tensor<double, 0> sum("sum");
   head.forward(Exec{}, test::to_device<float>({1.0}, 1, 1), labels, sum,
-               head.reserve_work(arena, 1));
+               head.reserve_work(arena, {1, 1, 1}));
   EXPECT_EQ(test::to_host(sum)[0], 600.0);
 }
 

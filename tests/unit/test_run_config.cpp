@@ -62,6 +62,7 @@ TEST(RunConfig, FormsOfAKey) {
   EXPECT_EQ(read({"output.checkpoint_every={minutes: 30}"}).output.checkpoint_minutes, 30.0);
   EXPECT_EQ(read({"data.train=[{path: a, weight: 3}, {path: b}]"}).data.train[0].weight, 3.0);
   EXPECT_EQ(read({"data.evaluate={path: c, every: 5}"}).data.evaluate[0].path, "c");
+  EXPECT_EQ(read({"parallel.tensor=2"}).degrees.tensor, 2);
 }
 
 TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
@@ -76,8 +77,10 @@ TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
 
 TEST(RunConfig, ExpertDegreeDividesExpertsAndRanks) {
   const auto degrees = [](const std::string& expert, std::optional<int> ranks) {
-    return read_run_config(Deck::parse(small_deck, "small.yaml", {"parallel.expert=" + expert}),
-                           ranks)
+    return read_run_config(
+               Deck::parse(small_deck, "small.yaml",
+                           {"parallel.expert=" + expert, "data.batch=96", "data.microbatch=1"}),
+               ranks)
         .degrees;
   };
   EXPECT_EQ(degrees("4", 4).expert, 4);
@@ -89,8 +92,8 @@ TEST(RunConfig, ExpertDegreeDividesExpertsAndRanks) {
     FAIL() << "accepted";
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what())
-                  .find("parallel.expert = 8: must divide the 8 experts and the 12 ranks of tensor "
-                        "x context x data; these do: 1, 2, 4"),
+                  .find("parallel.expert = 8: must divide the 8 experts and the 12 data ranks; "
+                        "these do: 1, 2, 4"),
               std::string::npos)
         << error.what();
   }
@@ -115,6 +118,17 @@ TEST_P(RunConfigRefuses, WithTheReason) {
     EXPECT_NE(std::string(error.what()).find(GetParam().message), std::string::npos)
         << error.what();
   }
+}
+
+TEST(RunConfig, DataRanksAreTheRanksOfTheJob) {
+  const Deck deck = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2"});
+  EXPECT_EQ(read_run_config(deck).degrees.data, 1);
+  EXPECT_EQ(read_run_config(deck, 4).degrees.data, 4);
+  EXPECT_EQ(read_run_config(deck, 4).microbatches_of_rank(), 1);
+  const Deck two = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2", "parallel.data=2"});
+  EXPECT_EQ(read_run_config(two).degrees.data, 2) << "without a job: for plan and generate";
+  EXPECT_THROW(read_run_config(two, 4), InputError);
+  EXPECT_THROW(read_run_config(deck, 8), InputError);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -152,7 +166,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"model.delta_net.value_heads=5"}, "must be a multiple of key_heads, 2"},
         Refused{{"model.delta_net.key_width=0"}, "must be positive"},
         Refused{{"model.delta_net.conv_taps=1"}, "must be at least 2"},
-        Refused{{"model.delta_net.chunk=20"}, "must be a multiple of 16 from 16 to 128"},
+        Refused{{"model.delta_net.chunk=20"}, "must be 16, 32, 48 or 64"},
+        Refused{{"model.delta_net.chunk=80"}, "must be 16, 32, 48 or 64"},
         Refused{{"model.experts.per_token=9"}, "must be at most count, 8"},
         Refused{{"model.experts.count=0"}, "must be positive"},
         Refused{{"model.experts.shared_width=-1"}, "must not be negative"},
@@ -203,15 +218,43 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"optimizer.spike.window=0"}, "must be positive"}));
 
 INSTANTIATE_TEST_SUITE_P(
+    Tensor, RunConfigRefuses,
+    testing::Values(
+        Refused{{"parallel.tensor=0"}, "must be positive"},
+        Refused{{"parallel.tensor=3"},
+                "attention.heads, 4, is no multiple of it; what divides this model: "
+                "1, 2"},
+        Refused{{"parallel.tensor=4"}, "delta_net.key_heads, 2, is no multiple of it"},
+        Refused{
+            {"parallel.tensor=2", "model.attention.heads=12", "model.attention.key_value_heads=3"},
+            "attention.key_value_heads, 3, is no multiple and no divisor of it"},
+        Refused{{"parallel.tensor=2", "model.experts.capacity={rule: position, factor: 1.5}"},
+                "experts.capacity is not dropless"},
+        Refused{{"parallel.tensor=2", "model.vocabulary=1"}, "model.vocabulary, 1, is less"},
+        Refused{{"parallel.tensor=2", "model.dense_layers=[1]", "model.dense_width=1"},
+                "dense_width, 1, is less"},
+        Refused{{"parallel.tensor=2", "model.experts.shared_width=1"},
+                "experts.shared_width, 1, is less"},
+        Refused{{"parallel.tensor=2", "data.sequence=1"}, "data.sequence, 1, is less"}));
+
+INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.tensor=2"}, "must be 1 in this build"},
-                    Refused{{"parallel.context=2"}, "must be 1 in this build"},
-                    Refused{{"parallel.pipeline=2"}, "must be 1 in this build"},
+    testing::Values(Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
                     Refused{{"parallel.expert=3"},
                             "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
                     Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
+                    Refused{{"parallel.expert=2", "parallel.tensor=2"},
+                            "expert = 2: must be 1 beside tensor = 2"},
+                    Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
                     Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
-                    Refused{{"output.folder="}, "output.folder"},
+                    Refused{{"parallel.data=-1"}, "must not be negative"},
+                    Refused{{"parallel.data=3", "data.microbatch=2"},
+                            "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
+                            "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
+                    Refused{{"parallel.zero=2"}, "must be 1"},
+                    Refused{{"parallel.device_messages=maybe"}, "maybe"},
+                    Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
                     Refused{{"output.log_every=0"}, "must be positive"},
                     Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
                     Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/replica_sum.hpp"
+
+#include "parallel/ordered_sum.hpp"
+
+#include <algorithm>
+
+namespace qnext {
+namespace {
+
+// Larger groups go in pieces.
+constexpr std::int64_t largest_room = std::int64_t{32} << 20;
+
+// How many tensor ranks hold the same.
+int replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
+  switch (group.reduce_over) {
+    case ReduceOver::data:
+      return 1;
+    case ReduceOver::data_beside_experts:
+      return std::max(1, grid.degrees.tensor / grid.degrees.expert);
+    case ReduceOver::data_and_tensor:
+      return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
+  }
+  return 1;
+}
+
+// Experts are dealt out to neighbours, so that equal ones lie a stride apart; others are
+// neighbours.
+int colour(const ProcessGrid& grid, const ParameterTable::Group& group) {
+  return group.reduce_over == ReduceOver::data_beside_experts
+             ? grid.place.expert
+             : grid.place.tensor / replicas(grid, group);
+}
+
+template <class Real>
+void sum_over(const Exec& exec, const Communicator& over, const ParameterTable::Group& group,
+              std::int64_t begin, std::int64_t end, const Tensor<std::byte, 1>& received) {
+  Real* const gradients = reinterpret_cast<Real*>(group.gradients.data());
+  ordered_sum<Real>(
+      exec, over, Tensor<Real, 1>(gradients + begin, end - begin),
+      Tensor<Real, 1>(reinterpret_cast<Real*>(received.data()), received.size() / sizeof(Real)));
+}
+
+}  // namespace
+
+ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
+    : table_(table),
+      received_(Kokkos::view_alloc("gradients of replicas", Kokkos::WithoutInitializing),
+                workspace_bytes(grid, table)) {
+  for (const auto& group : table.groups()) {
+    over_.push_back(grid.tensor.split(colour(grid, group)));
+  }
+}
+
+std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const ParameterTable& table) {
+  std::int64_t most = 0;
+  for (const auto& group : table.groups()) {
+    most = std::max(most, ordered_sum_room(replicas(grid, group), group.elements) *
+                              size_of(accum_of(group.type)));
+  }
+  return std::min(most, largest_room);
+}
+
+void ReplicaSum::sum(const Exec& exec) const {
+  for (std::size_t g = 0; g < over_.size(); ++g) {
+    sum(exec, g, 0, table_.groups()[g].elements);
+  }
+}
+
+void ReplicaSum::sum(const Exec& exec, std::size_t g, std::int64_t begin, std::int64_t end) const {
+  const auto& group = table_.groups()[g];
+  accum_of(group.type) == DataType::float64
+      ? sum_over<double>(exec, over_[g], group, begin, end, received_)
+      : sum_over<float>(exec, over_[g], group, begin, end, received_);
+}
+
+}  // namespace qnext
