@@ -96,11 +96,6 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
   const RunConfig config = read_run_config(deck, world.ranks());
-  if (config.degrees.expert > 1) {
-    throw InputError(fmt::format(
-        "parallel.expert = {}: train does not share experts out in this version; it must be 1",
-        config.degrees.expert));
-  }
   const ProcessGrid grid(config.degrees, world.with_device_memory(config.device_messages.value_or(
                                              world.device_memory_goes_straight())));
   const RunFolder folder(config.output.folder);
