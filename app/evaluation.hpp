@@ -4,7 +4,7 @@
 #include "app/activations.hpp"
 #include "io/data_stream.hpp"
 #include "layers/model.hpp"
-#include "parallel/communicator.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <cstdint>
 
@@ -16,11 +16,12 @@ struct EvaluationResult {
 };
 
 /// The loss over all windows of the stream, in microbatches of at most `largest.sequences`, of
-/// which each rank of `over` takes consecutive ones; the same bits on any number of ranks. Dropout
-/// is off.
+/// which each data rank takes consecutive ones; the same bits on any number of data ranks. Dropout
+/// is off. Ranks that share experts out make equally many calls: who has none left computes a
+/// window once more and does not count it.
 template <class Storage>
 EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
                           ActivationMemory<Storage>& memory, const MicrobatchShape& largest,
-                          const EvaluationStream& stream, const Communicator& over);
+                          const EvaluationStream& stream, const ProcessGrid& grid);
 
 }  // namespace qnext

@@ -43,12 +43,14 @@ struct ParameterBytes {
   std::int64_t largest_part = 0;  // of the gradients, that one rank sums
 };
 
-ParameterBytes parameter_bytes(const ParameterTable& table, int data_ranks) {
+ParameterBytes parameter_bytes(const ParameterTable& table, const Degrees& degrees) {
   ParameterBytes bytes;
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
     const auto& group = table.groups()[g];
     const int wide = size_of(accum_of(group.type));
-    const std::int64_t part = largest_part(table, static_cast<int>(g), data_ranks) * wide;
+    const bool experts = group.reduce_over == ReduceOver::data_beside_experts;
+    const int ranks = experts ? degrees.data / degrees.expert : degrees.data;
+    const std::int64_t part = largest_part(table, static_cast<int>(g), ranks) * wide;
     bytes.weights += group.elements * size_of(group.type);
     bytes.gradients += group.elements * wide;
     bytes.moments += part;
@@ -72,7 +74,7 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
     plan.mtp_parameters += row.name.rfind("mtp.", 0) == 0 ? row.shard.global_elements() : 0;
   }
   const int data_ranks = config.degrees.data;
-  const ParameterBytes bytes = parameter_bytes(table, data_ranks);
+  const ParameterBytes bytes = parameter_bytes(table, config.degrees);
   const int levels = GradientSum::levels(config.run.gradient_order, config.microbatches_of_rank());
   plan.memory.lines = {{"weights", bytes.weights},
                        {"gradients", bytes.gradients},

@@ -5,6 +5,7 @@
 #include "app/run_config.hpp"
 #include "app/run_log.hpp"
 #include "io/deck.hpp"
+#include "layers/experts_over_ranks.hpp"
 
 #include <fmt/format.h>
 
@@ -45,6 +46,26 @@ std::string memory_table(const MemoryPlan& memory) {
   return rest == 0 ? text
                    : text + fmt::format("  {:<34}{:>20}  {}\n", "others", with_commas(rest),
                                         format_bytes(rest));
+}
+
+// What an expert degree wants, which is part of the activations.
+std::string receive_line(const RunConfig& config) {
+  const int degree = config.degrees.expert;
+  if (degree == 1) {
+    return "";
+  }
+  const MixtureOfExpertsConfig& experts = config.model.layer.experts;
+  const int tokens = config.shape().tokens;
+  const int rows = ExpertsOverRanks<float>({}, degree, experts.experts, experts.receive_factor)
+                       .most_rows(tokens, experts.experts_per_token);
+  const std::int64_t bytes =
+      std::int64_t{2} * rows * config.model.width * size_of(config.run.precision);
+  return fmt::format(
+      "experts over {} ranks: in a round a rank takes {} rows, {} times the balanced {}\n"
+      "  {:<34}{:>20}  {}\n",
+      degree, with_commas(rows), experts.receive_factor,
+      with_commas(std::int64_t{1} * tokens * experts.experts_per_token),
+      "receive buffer, of the activations", with_commas(bytes), format_bytes(bytes));
 }
 
 struct Pieces {
@@ -105,7 +126,7 @@ Status plan(const PlanOptions& options) {
     text += fmt::format("  {:<34}{:>20}\n", "without multi-token prediction",
                         with_commas(plan.parameters - plan.mtp_parameters));
   }
-  text += memory_table(plan.memory) + documents.note + flop_table(config);
+  text += memory_table(plan.memory) + receive_line(config) + documents.note + flop_table(config);
   std::fputs(text.c_str(), stdout);
   return Status::done;
 }

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <numeric>
 
 namespace qnext {
 namespace {
@@ -201,6 +202,20 @@ std::string divisors(int n) {
   return text;
 }
 
+// Consecutive data ranks that share the experts out. Without a job there are as many as they want.
+void read_expert_degree(const Section& deck, int experts, bool job, Degrees& degrees) {
+  degrees.expert = deck.get("expert", 1);
+  deck.check(degrees.expert == 1 || degrees.tensor == 1, "expert",
+             fmt::format("must be 1 beside tensor = {}: this version shares experts out over data "
+                         "ranks that divide nothing else",
+                         degrees.tensor));
+  const int shared = job ? std::gcd(experts, degrees.data) : experts;
+  const std::string and_ranks = job ? fmt::format(" and the {} data ranks", degrees.data) : "";
+  deck.check(degrees.expert > 0 && shared % degrees.expert == 0, "expert",
+             fmt::format("must divide the {} experts{}; these do: {}", experts, and_ranks,
+                         divisors(shared)));
+}
+
 Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSettings& data,
                      std::optional<int> ranks) {
   Degrees degrees;
@@ -209,11 +224,11 @@ Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSe
   deck.check(!ranks || *ranks % degrees.tensor == 0, "tensor",
              fmt::format("the job has {} ranks, which is no multiple of it", ranks.value_or(1)));
   const int data_ranks = ranks.value_or(degrees.tensor) / degrees.tensor;
-  for (auto& [key, degree] : {std::pair{"context", &degrees.context},
-                              {"pipeline", &degrees.pipeline},
-                              {"expert", &degrees.expert}}) {
+  for (auto& [key, degree] :
+       {std::pair{"context", &degrees.context}, {"pipeline", &degrees.pipeline}}) {
     *degree = deck.get(key, 1);
-    deck.check(*degree == 1, key, "must be 1: this version divides by tensor and data ranks");
+    deck.check(*degree == 1, key,
+               "must be 1: this version divides by tensor, expert and data ranks");
   }
   degrees.data = deck.get("data", 0);
   deck.check(degrees.data >= 0, "data", "must not be negative; 0: all ranks of the job");
@@ -222,9 +237,12 @@ Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSe
                  ? fmt::format("the job has {} ranks; data must be that, or 0", ranks.value_or(1))
                  : fmt::format("the job has {} ranks for tensor = {}; data must be {}, or 0",
                                ranks.value_or(1), degrees.tensor, data_ranks));
+  const bool known = ranks || degrees.data > 0;
   if (degrees.data == 0) {
     degrees.data = data_ranks;
   }
+  read_expert_degree(deck, model.layer.experts.experts, known, degrees);
+  degrees.data = known ? degrees.data : std::max(degrees.data, degrees.expert);
   deck.check(
       data.microbatches() % degrees.data == 0, "data",
       fmt::format("{} data ranks cannot share the {} microbatches of a step (data.batch {} / "
@@ -235,6 +253,14 @@ Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSe
   deck.check(zero == 1, "zero",
              "must be 1: data ranks share what the optimizer holds, and only that");
   return degrees;
+}
+
+double read_receive_factor(const Section& parallel) {
+  const double factor = parallel.get("receive_factor", 2.0);
+  parallel.check(factor >= 1.0, "receive_factor",
+                 "must be at least 1: the rows of a rank whose experts are chosen as often as the "
+                 "others");
+  return factor;
 }
 
 std::optional<bool> read_device_messages(const Section& deck) {
@@ -341,6 +367,7 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
   const Section parallel = deck.section("parallel");
   config.degrees = read_degrees(parallel, config.model, config.data, ranks);
+  config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");

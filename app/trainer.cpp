@@ -192,7 +192,7 @@ template <class Storage>
 void Trainer<Storage>::evaluate() {
   const auto begin = Clock::now();
   const EvaluationResult result =
-      qnext::evaluate(exec_, trained_.model, step_.memory(), largest_, *evaluation_, grid_.data);
+      qnext::evaluate(exec_, trained_.model, step_.memory(), largest_, *evaluation_, grid_);
   evaluated_ = result.loss;
   const bool best = result.loss < state_.best_loss;
   if (best) {
@@ -272,7 +272,7 @@ void Trainer<Storage>::checkpoint(const char* why) {
     content.records.insert_or_assign("program",
                                      program_record(exec_.concurrency(), processor_features()));
     const std::string path = checkpoints_.write(
-        content, trained_.table, optimizer_families(optimizer_), grid_.world, grid_.tensor);
+        content, trained_.table, optimizer_families(optimizer_), grid_.world, grid_.parts());
     log_.line(fmt::format("checkpoint={} why={}", path, why));
     last_checkpoint_ = state_.step;
   }

@@ -196,7 +196,7 @@ const std::byte* collect(const FileTensor& tensor, const Piece& piece, Stage& st
   return bytes.data();
 }
 
-/// The elements of this rank's boxes, in their order, from all data ranks.
+/// The elements of this rank's boxes, in their order, from all ranks that have the same boxes.
 std::vector<std::byte> collect_boxes(const FileTensor& tensor, Stage& stage) {
   std::vector<std::byte> all, collected;
   for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
@@ -208,7 +208,8 @@ std::vector<std::byte> collect_boxes(const FileTensor& tensor, Stage& stage) {
   return all;
 }
 
-/// The global tensor from the boxes of all tensor ranks, in memory of the host. The first asks.
+/// The global tensor from the boxes of all ranks that divide it, in memory of the host. The first
+/// asks.
 std::vector<std::byte> collect_divided(const FileTensor& tensor, const Communicator& ranks,
                                        Stage& stage) {
   const Shard& shard = *tensor.shard;
@@ -221,17 +222,22 @@ std::vector<std::byte> collect_divided(const FileTensor& tensor, const Communica
   return whole;
 }
 
-/// The other ranks' side of it. What tensor ranks hold alike comes from those of the first of them;
-/// `leads`: this rank has the numbers of its tensor place together and sends them on.
-void hand_over(const std::vector<FileTensor>& tensors, const Communicator& ranks, bool leads) {
+/// The other ranks' side of it. A whole tensor comes from the ranks that share its numbers with the
+/// first of the job, be these all ranks or those of its tensor place; of a divided one `leads` has
+/// the numbers of its boxes together and sends them on.
+void hand_over(const std::vector<FileTensor>& tensors, const Communicator& world,
+               const Communicator& ranks) {
+  const bool leads = world.rank() < ranks.ranks();
   Stage stage;
   for (const FileTensor& tensor : tensors) {
     const bool whole = is_whole(*tensor.shard);
     if (leads && !whole) {
       auto bytes = collect_boxes(tensor, stage);
       send_boxes(ranks, 0, *tensor.shard, bytes);
+      continue;
     }
-    if (leads || tensor.shards == nullptr || (whole && ranks.rank() > 0)) {
+    if (tensor.shards == nullptr ||
+        (whole && ranks.rank() > 0 && tensor.shards->over.ranks() < world.ranks())) {
       continue;
     }
     for (const Piece& piece : pieces_of(*tensor.shard, tensor.type)) {
@@ -514,15 +520,15 @@ Record program_record(int threads, const std::string& processor_features) {
 
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
                       const ParameterTable& table, const std::vector<TensorFamily>& families,
-                      const Communicator& world, const Communicator& tensor) {
+                      const Communicator& world, const Communicator& parts) {
   fence(Exec{}, "checkpoint: the tensors are written to a file");
   if (!world.first()) {
-    hand_over(tensors_of(table, families), tensor, world.rank() < tensor.ranks());
+    hand_over(tensors_of(table, families), world, parts);
     return;
   }
   const std::string part = path + ".part";
   try {
-    write_part(part, content, tensors_of(table, families), tensor);
+    write_part(part, content, tensors_of(table, families), parts);
     replace_file(part, path);
   } catch (...) {
     remove_part(part);

@@ -55,11 +55,11 @@ Record program_record(int threads, const std::string& processor_features);
 /// there is either what was there before or all of this. An error (a full disk) removes the part.
 ///
 /// All ranks of `world` call it. The first one writes, and is sent what others hold: the bytes of
-/// the file do not depend on the number of ranks. `tensor` are the ranks that hold other parts of
+/// the file do not depend on the number of ranks. `parts` are the ranks that hold other parts of
 /// the tensors; the first of `world` is the first there, the next ones are its neighbours.
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
                       const ParameterTable& table, const std::vector<TensorFamily>& families,
-                      const Communicator& world = {}, const Communicator& tensor = {});
+                      const Communicator& world = {}, const Communicator& parts = {});
 
 /// Everything but the tensors, after the user block was checked.
 CheckpointContent read_checkpoint_content(const std::string& path);

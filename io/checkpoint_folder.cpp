@@ -102,10 +102,10 @@ CheckpointFolder::Found CheckpointFolder::find_newest() const {
 
 std::string CheckpointFolder::write(const CheckpointContent& content, const ParameterTable& table,
                                     const std::vector<TensorFamily>& families,
-                                    const Communicator& world, const Communicator& tensor) const {
+                                    const Communicator& world, const Communicator& parts) const {
   const std::string path = path_of(content.step);
   if (!world.first()) {
-    write_checkpoint(path, content, table, families, world, tensor);
+    write_checkpoint(path, content, table, families, world, parts);
     return path;
   }
   std::error_code error;
@@ -113,7 +113,7 @@ std::string CheckpointFolder::write(const CheckpointContent& content, const Para
   if (error) {
     throw EnvironmentError(folder_ + ": cannot be made: " + error.message());
   }
-  write_checkpoint(path, content, table, families, world, tensor);
+  write_checkpoint(path, content, table, families, world, parts);
   remove_old(content.step);
   return path;
 }

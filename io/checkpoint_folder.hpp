@@ -43,7 +43,7 @@ class CheckpointFolder {
   /// older ones beyond the `keep` newest. Returns its path.
   std::string write(const CheckpointContent& content, const ParameterTable& table,
                     const std::vector<TensorFamily>& families, const Communicator& world = {},
-                    const Communicator& tensor = {}) const;
+                    const Communicator& parts = {}) const;
 
   /// Gives the checkpoint of that step the name best.h5 as well: it stays when step_N.h5 goes.
   void keep_as_best(std::int64_t step) const;

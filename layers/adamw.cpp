@@ -103,7 +103,7 @@ void visit_values(const ParameterTable::Group& group, const Visit& visit) {
 }  // namespace
 
 AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid)
-    : config_(config), table_(table), tensor_(grid.tensor), shards_(make_shards(table, grid)) {
+    : config_(config), table_(table), grid_(grid), shards_(make_shards(table, grid)) {
   for (std::size_t g = 0; g < shards_.size(); ++g) {
     const auto& group = table.groups()[g];
     const DataType type = accum_of(group.type);
@@ -166,7 +166,8 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   std::vector<double> mine;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
-    const std::int64_t blocks = rows[i].alias_of.empty() && rows[i].owner ? blocks_of(rows[i]) : 0;
+    const bool counts = rows[i].alias_of.empty() && grid_.counts(rows[i]);
+    const std::int64_t blocks = counts ? blocks_of(rows[i]) : 0;
     for (std::int64_t block = 0; block < blocks; ++block) {
       square += host[rows[i].group](first_block_[i] + block);
     }
@@ -174,7 +175,7 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   }
   GradientNorms norms;
   double total = 0.0;
-  const auto of_ranks = tensor_.all_gather(mine);
+  const auto of_ranks = grid_.parts().all_gather(mine);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
     for (std::size_t part = i; part < of_ranks.size(); part += rows.size()) {

@@ -77,7 +77,7 @@ class AdamW {
   void update_row(const Exec& exec, const Parameter& row, std::int64_t step, double learning_rate,
                   double scale) const;
 
-  Communicator tensor_;                    // ranks with other parts of the tensors
+  ProcessGrid grid_;
   std::vector<Shards> shards_;             // (groups)
   std::vector<Buffers> buffers_;           // (groups)
   std::vector<Tensor<double, 1>> sums_;    // (groups) of squares, one for each block

@@ -100,6 +100,13 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
   require(config.experts_per_token >= 1 && config.experts_per_token <= E,
           prefix + ": " + std::to_string(config.experts_per_token) + " experts per token of " +
               std::to_string(E));
+  const int degree = grid.degrees.expert;
+  require(E % degree == 0,
+          prefix + ": " + std::to_string(E) + " experts over " + std::to_string(degree) + " ranks");
+  if (degree > 1) {
+    over_ranks_ =
+        std::make_unique<ExpertsOverRanks<Storage>>(grid.expert, degree, E, config.receive_factor);
+  }
   const auto init = Init::normal(config.init_deviation);
   require(grid.degrees.tensor == 1 || config.capacity.rule == Capacity::Rule::dropless,
           prefix +
@@ -109,13 +116,13 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
                 {.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init}),
             router_);
   table.add({.name = prefix + ".experts.gate_up_proj",
-             .shard = Shard::whole({E, 2 * F, D}),
+             .shard = grid.expert_part({E, 2 * F, D}),
              .init = init,
              .reduce_over = ReduceOver::data_beside_experts,
              .owner = grid.place.tensor == 0},
             gate_up_);
   table.add({.name = prefix + ".experts.down_proj",
-             .shard = Shard::whole({E, D, F}),
+             .shard = grid.expert_part({E, D, F}),
              .init = init,
              .reduce_over = ReduceOver::data_beside_experts,
              .owner = grid.place.tensor == 0},
@@ -146,7 +153,12 @@ typename MixtureOfExperts<Storage>::Saved MixtureOfExperts<Storage>::reserve_sav
                    .weights = arena.reserve<Real, 2>("weights", T, K)};
   saved.rows = {.place = arena.reserve<int, 2>("place", T, K),
                 .offset = arena.reserve<int, 1>("offset", E + 1)};
-  saved.gate_up = arena.reserve<Storage, 2>("gate_up", T * K, 2 * config_.expert_width);
+  if (over_ranks_) {
+    saved.over_ranks =
+        over_ranks_->reserve_saved(arena, over_ranks_->most_rows(T, K), config_.expert_width);
+  } else {
+    saved.gate_up = arena.reserve<Storage, 2>("gate_up", T * K, 2 * config_.expert_width);
+  }
   saved.statistics = RoutingStatistics<Real>::reserve(arena, shape.sequences, E);
   if (shared_) {
     saved.shared_factor = arena.reserve<Real, 1>("shared_factor", T);
@@ -163,8 +175,12 @@ typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work
   const int K = config_.experts_per_token, F = config_.expert_width;
   Work work;
   work.rows = arena.reserve<Storage, 2>("rows", T * K, D);
-  work.hidden = arena.reserve<Storage, 2>("hidden", T * K, F);
-  work.dgate_up = arena.reserve<Storage, 2>("dgate_up", T * K, 2 * F);
+  if (over_ranks_) {
+    work.over_ranks = over_ranks_->reserve_work(arena, T * K, over_ranks_->most_rows(T, K), D, F);
+  } else {
+    work.hidden = arena.reserve<Storage, 2>("hidden", T * K, F);
+    work.dgate_up = arena.reserve<Storage, 2>("dgate_up", T * K, 2 * F);
+  }
   work.dlogits = arena.reserve<Real, 2>("dlogits", T, E);
   work.dweights = arena.reserve<Real, 2>("dweights", T, K);
   work.dispatch = DispatchWork<Real>::reserve(arena, T, shape.sequences, E);
@@ -229,13 +245,28 @@ void MixtureOfExperts<Storage>::compute(const Exec& exec, const Tensor<const Sto
                                         const Tensor<Storage, 2>& y, Saved& saved,
                                         const Work& work) const {
   saved.x = x;
-  const auto& place = saved.rows.place;
-  const auto& offset = saved.rows.offset;
   if (shared_) {
     Kokkos::parallel_for("experts::shared_gate", row_policy(exec, x.extent_int(0)),
                          SharedGate<Storage>{x, shared_gate_.value, saved.shared_factor});
     shared_->forward(exec, x, y, saved.shared, work.shared, saved.shared_factor);
   }
+  experts_forward(exec, x, saved, work);
+  TokenTerms<Storage> terms;
+  terms.add = shared_ != nullptr;
+  gather_tokens<Storage>(exec, work.rows, saved.rows.place, terms, y);
+}
+
+// Leaves the weighted outputs of the experts in work.rows.
+template <class Storage>
+void MixtureOfExperts<Storage>::experts_forward(const Exec& exec, const Tensor<const Storage, 2>& x,
+                                                Saved& saved, const Work& work) const {
+  if (over_ranks_) {
+    over_ranks_->forward(exec, {gate_up_, down_}, x, saved.routing, saved.rows, saved.over_ranks,
+                         work.over_ranks, work.rows);
+    return;
+  }
+  const auto& place = saved.rows.place;
+  const auto& offset = saved.rows.offset;
   spread_tokens<Storage>(exec, x, place, work.rows);
   matmul_grouped<Storage, Storage>(exec, offset, work.rows, Op::transpose, gate_up_.value,
                                    saved.gate_up);
@@ -245,9 +276,6 @@ void MixtureOfExperts<Storage>::compute(const Exec& exec, const Tensor<const Sto
   swiglu_forward<Storage>(exec, rows, side_by_side<const Storage>(saved.gate_up), work.hidden);
   matmul_grouped<Storage, Storage>(exec, offset, work.hidden, Op::transpose, down_.value,
                                    work.rows);
-  TokenTerms<Storage> terms;
-  terms.add = shared_ != nullptr;
-  gather_tokens<Storage>(exec, work.rows, place, terms, y);
 }
 
 template <class Storage>
@@ -285,6 +313,11 @@ template <class Storage>
 void MixtureOfExperts<Storage>::experts_backward(const Exec& exec,
                                                  const Tensor<const Storage, 2>& dy,
                                                  const Saved& saved, const Work& work) const {
+  if (over_ranks_) {
+    over_ranks_->backward(exec, {gate_up_, down_}, saved.x, dy, saved.routing, saved.rows,
+                          saved.over_ranks, work.over_ranks, work.rows, work.dweights);
+    return;
+  }
   const auto& place = saved.rows.place;
   const auto& offset = saved.rows.offset;
   const auto& weights = saved.routing.weights;
@@ -317,6 +350,7 @@ template <class Storage>
 void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storage, 2>& x,
                                      const Tensor<Storage, 2>& y, Saved& saved,
                                      const Work& work) const {
+  require(!over_ranks_, "experts: decoding wants all experts on each rank: an expert degree of 1");
   const int T = x.extent_int(0);
   if (T > decode_tokens) {
     route_tokens(exec, x, saved, work);

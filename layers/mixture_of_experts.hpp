@@ -7,6 +7,7 @@
 #include "core/types.hpp"
 #include "layers/balance_loss.hpp"
 #include "layers/dense_mlp.hpp"
+#include "layers/experts_over_ranks.hpp"
 #include "layers/kernels/capacity.hpp"
 #include "layers/kernels/experts_dispatch.hpp"
 #include "layers/kernels/router.hpp"
@@ -25,6 +26,7 @@ struct MixtureOfExpertsConfig {
   int expert_width = 0;       // F
   int shared_width = 0;       // G; 0: no shared expert
   Capacity capacity;
+  double receive_factor = 2.0;  // rows that an expert rank takes in a round, of T K when balanced
   double init_deviation = 0.02;
 };
 
@@ -36,9 +38,10 @@ struct MixtureOfExpertsConfig {
 ///
 /// T tokens in S sequences, D model width, E experts of width F, K for each token, G width of the
 /// shared expert. Router, weights and sums over k in Accum<Storage>. The weight is multiplied into
-/// the row before W_down, so that its gradient is a sum over F. Tensor ranks route and compute
-/// their own rows, which T counts then, with all experts; they divide the shared expert by its
-/// columns.
+/// the row before W_down, so that its gradient is a sum over F. With an expert degree N a rank
+/// holds E / N consecutive experts and all ranks of the grid's expert group call together. Tensor
+/// ranks route and compute their own rows, which T counts then, with all experts; they divide the
+/// shared expert by its columns.
 template <class Storage>
 class MixtureOfExperts {
  public:
@@ -46,10 +49,11 @@ class MixtureOfExperts {
 
   /// 2 K F + 2 G elements, E + K + 2 Reals and 2 K ints a token.
   struct Saved {
-    Tensor<const Storage, 2> x;     // (T, D)  the caller's, who keeps it until backward
-    Routing<Real> routing;          // what `compare` reads
-    ExpertRows rows;                // T K - offset(E) choices were dropped
-    Tensor<Storage, 2> gate_up;     // (T K, 2F)
+    Tensor<const Storage, 2> x;  // (T, D)  the caller's, who keeps it until backward
+    Routing<Real> routing;       // what `compare` reads
+    ExpertRows rows;             // T K - offset(E) choices were dropped
+    Tensor<Storage, 2> gate_up;  // (T K, 2F)  empty with an expert degree, as `over_ranks` without
+    typename ExpertsOverRanks<Storage>::Saved over_ranks;
     Tensor<Real, 1> shared_factor;  // (T)  sigmoid(x . s)
     typename DenseMlp<Storage>::Saved shared;
     RoutingStatistics<Real> statistics;  // for the balance losses; load of the experts
@@ -57,9 +61,10 @@ class MixtureOfExperts {
 
   /// K D + 3 K F + 3 G elements, E + K + 1 Reals a token; D Reals more for bf16.
   struct Work {
-    Tensor<Storage, 2> rows;         // (T K, D)
-    Tensor<Storage, 2> hidden;       // (T K, F)
-    Tensor<Storage, 2> dgate_up;     // (T K, 2F)
+    Tensor<Storage, 2> rows;      // (T K, D)
+    Tensor<Storage, 2> hidden;    // (T K, F)   empty with an expert degree
+    Tensor<Storage, 2> dgate_up;  // (T K, 2F)  empty with an expert degree
+    typename ExpertsOverRanks<Storage>::Work over_ranks;
     Tensor<Real, 2> dlogits;         // (T, E)
     Tensor<Real, 2> dweights;        // (T, K)
     Tensor<Real, 1> dshared_factor;  // (T)
@@ -70,9 +75,9 @@ class MixtureOfExperts {
     typename DenseMlp<Storage>::Work shared;
   };
 
-  /// Registers prefix + ".gate.weight" (E, D), ".experts.gate_up_proj" (E, 2F, D),
-  /// ".experts.down_proj" (E, D, F) and, with a shared expert, ".shared_expert.*" and
-  /// ".shared_expert_gate.weight" (1, D).
+  /// Registers prefix + ".gate.weight" (E, D), ".experts.gate_up_proj" (E, 2F, D) and
+  /// ".experts.down_proj" (E, D, F), of which this rank holds its experts, and, with a shared
+  /// expert, ".shared_expert.*" and ".shared_expert_gate.weight" (1, D).
   MixtureOfExperts(const MixtureOfExpertsConfig& config, const ProcessGrid& grid,
                    ParameterTable& table, const std::string& prefix);
 
@@ -92,7 +97,7 @@ class MixtureOfExperts {
                 const Tensor<Storage, 2>& dx, const Work& work) const;
 
   /// Forward for decoding: never drops, and for few tokens reads the weights of the chosen experts
-  /// alone, each once. Of `saved` it leaves the routing.
+  /// alone, each once. Of `saved` it leaves the routing. Refuses an expert degree.
   void step(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
             Saved& saved, const Work& work) const;
 
@@ -105,15 +110,18 @@ class MixtureOfExperts {
                     const Work& work) const;
   void compute(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
                Saved& saved, const Work& work) const;
+  void experts_forward(const Exec& exec, const Tensor<const Storage, 2>& x, Saved& saved,
+                       const Work& work) const;
   void experts_backward(const Exec& exec, const Tensor<const Storage, 2>& dy, const Saved& saved,
                         const Work& work) const;
   void shared_gate_backward(const Exec& exec, const Saved& saved, const Work& work) const;
 
   MixtureOfExpertsConfig config_;
   ProcessGrid grid_;
-  Weight<Real, 2> router_;      // (E, D)
-  Weight<Storage, 3> gate_up_;  // (E, 2F, D)
-  Weight<Storage, 3> down_;     // (E, D, F)
+  Weight<Real, 2> router_;                                 // (E, D)
+  Weight<Storage, 3> gate_up_;                             // (E / N, 2F, D)
+  Weight<Storage, 3> down_;                                // (E / N, D, F)
+  std::unique_ptr<ExpertsOverRanks<Storage>> over_ranks_;  // null: this rank holds all experts
   std::unique_ptr<DenseMlp<Storage>> shared_;
   Weight<Storage, 2> shared_gate_;  // (1, D)
 };

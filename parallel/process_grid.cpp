@@ -35,6 +35,20 @@ ProcessGrid::ProcessGrid(const Degrees& degrees, const Communicator& all)
                      place.tensor);
   tensor =
       world.split((place.pipeline * degrees.data + place.data) * degrees.context + place.context);
+  const int stage = degrees.tensor * degrees.context * degrees.data;
+  require(stage % degrees.expert == 0,
+          fmt::format("the expert degree, {}, must divide tensor x context x data, {}",
+                      degrees.expert, stage));
+  expert = world.split(world.rank() / degrees.expert);
+  beside_experts = world.split(place.pipeline * degrees.expert + place.expert);
+}
+
+Shard ProcessGrid::expert_part(const std::vector<std::int64_t>& extents) const {
+  Shard shard = Shard::whole(extents);
+  Box& box = shard.boxes.front();
+  box.extent[0] /= degrees.expert;
+  box.offset[0] = place.expert * box.extent[0];
+  return shard;
 }
 
 Shard ProcessGrid::tensor_parts(const std::vector<std::int64_t>& blocks,

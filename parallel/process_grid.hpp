@@ -33,12 +33,15 @@ struct ProcessGrid {
   Degrees degrees;
   Degrees place{0, 0, 0, 0, 0};
   Communicator world;
-  Communicator data;    // the ranks that hold the same weights and take other sequences
-  Communicator tensor;  // the ranks that hold other parts of the same layers
+  Communicator data;            // the ranks that hold the same weights and take other sequences
+  Communicator tensor;          // the ranks that hold other parts of the same layers
+  Communicator expert;          // consecutive ranks of a stage that share the experts out
+  Communicator beside_experts;  // the ranks of a stage that hold the same experts
 
   ProcessGrid() = default;
 
-  /// Splits all ranks of the job. Their number is that of the degrees.
+  /// Splits all ranks of the job. Their number is that of the degrees; `expert` divides tensor x
+  /// context x data.
   ProcessGrid(const Degrees& degrees, const Communicator& world);
 
   /// Degrees alone, for arithmetic where there are no such ranks: a plan.
@@ -57,9 +60,24 @@ struct ProcessGrid {
   /// A parameter of which `replicas` neighbours among the tensor ranks hold the same, 0: all of
   /// them, and see different rows or heads. The first of them counts it.
   Parameter replicated(Parameter parameter, int replicas = 0) const;
+  /// What this rank holds of the stacked matrices of all experts, whose number `expert` divides.
+  Shard expert_part(const std::vector<std::int64_t>& extents) const;
+
+  /// The neighbours that hold the parts of divided tensors: tensor ranks, or expert ranks.
+  const Communicator& parts() const { return degrees.expert > 1 ? expert : tensor; }
+
+  /// Whether a sum over `parts` has this rank's numbers of a parameter. Where the experts are
+  /// divided, all else is whole on each of these ranks, and the first of them counts it.
+  bool counts(const Parameter& parameter) const {
+    const bool divided = parameter.reduce_over == ReduceOver::data_beside_experts;
+    return parameter.owner && (divided || place.expert == 0);
+  }
 
   /// The ranks over which such gradients are summed.
-  const Communicator& over(ReduceOver) const { return data; }
+  const Communicator& over(ReduceOver ranks) const {
+    const bool divided = ranks == ReduceOver::data_beside_experts && degrees.expert > 1;
+    return divided ? beside_experts : data;
+  }
 };
 
 /// A line for each rank of the job: its host and its place.

@@ -57,10 +57,11 @@ struct ExpertsLayer {
   Tensor<Storage, 2> x;
 
   explicit ExpertsLayer(const reference::ExpertsShape& shape, int sequence_count = 1,
-                        const Capacity& capacity = {})
+                        const Capacity& capacity = {}, const ProcessGrid& grid = {},
+                        double receive_factor = 2.0)
       : n(shape),
         sequences(sequence_count),
-        layer(config(n, capacity), ProcessGrid{}, table, "mlp") {
+        layer(config(n, capacity, receive_factor), grid, table, "mlp") {
     table.lay_out();
     Arena plan;
     reserve(plan);
@@ -72,14 +73,16 @@ struct ExpertsLayer {
     reserve(arena);
   }
 
-  static MixtureOfExpertsConfig config(const reference::ExpertsShape& n, const Capacity& capacity) {
+  static MixtureOfExpertsConfig config(const reference::ExpertsShape& n, const Capacity& capacity,
+                                       double receive_factor) {
     return {.model_width = n.D,
             .experts = n.E,
             .experts_per_token = n.K,
             .renormalise = n.renormalise,
             .expert_width = n.F,
             .shared_width = n.G,
-            .capacity = capacity};
+            .capacity = capacity,
+            .receive_factor = receive_factor};
   }
 
   void reserve(Arena& from) {
@@ -92,18 +95,30 @@ struct ExpertsLayer {
     return make_documents(std::vector<int>(sequences, n.T / sequences), sequences);
   }
 
-  /// Rounds `w` to what the layer then holds.
+  /// Rounds `w` to what the layers then hold, each of them its part.
   void set(reference::ExpertsWeights& w) {
     for (const auto& [name, values] : by_name(w)) {
       const Parameter& row = *table.find(name);
       if (row.type == data_type_of<Storage>()) {
-        *values = rounded<Storage>(*values);
-        Kokkos::deep_copy(table.values<Storage>(row), to_device<Storage>(*values, values->size()));
+        set<Storage>(row, *values);
       } else {
-        *values = rounded<Real>(*values);
-        Kokkos::deep_copy(table.values<Real>(row), to_device<Real>(*values, values->size()));
+        set<Real>(row, *values);
       }
     }
+  }
+
+  template <class T>
+  void set(const Parameter& row, std::vector<double>& values) {
+    values = rounded<T>(values);
+    const auto begin = values.begin() + first_element(row);
+    const std::vector<double> part(begin, begin + row.elements());
+    Kokkos::deep_copy(table.values<T>(row), to_device<T>(part, part.size()));
+  }
+
+  /// Where the one box of a row, cut along its first extent, begins in the global tensor.
+  static std::int64_t first_element(const Parameter& row) {
+    const Box& box = row.shard.boxes.front();
+    return box.offset[0] * (box.elements() / box.extent[0]);
   }
 
   std::vector<double> forward(const std::vector<double>& values) {

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -96,6 +97,34 @@ TEST(AdamW, EveryRankHearsOfABadGradient) {
   }
   Kokkos::deep_copy(f.table.gradients<float>(f.table.rows()[1]), 0.0f);
   EXPECT_EQ(f.optimizer->gradient_norms(Exec{}).first_bad, "matrix");
+}
+
+// Gradients that are small whole numbers, so that sums of squares are exact in any order. Each
+// expert counts once, and so does what all ranks hold.
+TEST(AdamW, ExpertsCountOnceInTheNorm) {
+  const int R = world().ranks();
+  const int groups = R % 2 == 0 && R > 2 ? 2 : 1;
+  const ProcessGrid grid(Degrees{.expert = R / groups, .data = R}, world());
+  const int rows = 5000;
+  ParameterTable table;
+  Weight<float, 2> experts;
+  Weight<float, 1> dense;
+  table.add({.name = "experts",
+             .shard = grid.expert_part({R / groups, rows}),
+             .reduce_over = ReduceOver::data_beside_experts},
+            experts);
+  table.add({.name = "dense", .shard = Shard::whole({rows})}, dense);
+  table.lay_out();
+  const AdamW optimizer(AdamWConfig{}, table, grid);
+  Kokkos::deep_copy(table.gradients<float>(table.rows()[0]), 1.0f + grid.place.expert);
+  Kokkos::deep_copy(table.gradients<float>(table.rows()[1]), 7.0f);
+  double of_experts = 0.0;
+  for (int e = 1; e <= R / groups; ++e) {
+    of_experts += static_cast<double>(rows) * e * e;
+  }
+  const auto norms = optimizer.gradient_norms(Exec{});
+  EXPECT_EQ(norms.squares, (std::vector<double>{of_experts, rows * 49.0}));
+  EXPECT_EQ(norms.global, std::sqrt(of_experts + rows * 49.0));
 }
 
 }  // namespace

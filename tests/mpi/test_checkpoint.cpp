@@ -109,11 +109,11 @@ TEST(Checkpoint, EachRankReadsItsPart) {
   }
 }
 
-// Tensors that tensor ranks divide in every way, none of them evenly.
+// Tensors that tensor ranks divide in every way, none of them evenly, and experts.
 struct DividedModel {
   ParameterTable table;
   Weight<float, 2> rows, columns;
-  Weight<float, 3> channels;
+  Weight<float, 3> channels, experts;
   Weight<float, 1> norm;
   std::vector<Shards> shards;
 
@@ -123,6 +123,11 @@ struct DividedModel {
     table.add({.name = "columns", .shard = grid.tensor_part({37, 41}, 1), .init = init}, columns);
     table.add({.name = "channels", .shard = grid.tensor_parts({14, 14, 9}, {1, 3}), .init = init},
               channels);
+    table.add({.name = "experts",
+               .shard = grid.expert_part({12, 71, 53}),
+               .init = init,
+               .reduce_over = ReduceOver::data_beside_experts},
+              experts);
     table.add(grid.replicated({.name = "norm", .shard = Shard::whole({77}), .init = init}), norm);
     table.lay_out();
     shards = make_shards(table, grid);
@@ -147,23 +152,27 @@ ProcessGrid tensor_grid() {
   return ProcessGrid(Degrees{.tensor = world().ranks() / data, .data = data}, world());
 }
 
-TEST(Checkpoint, OfTensorRanksHasTheBytesOfOne) {
+// All ranks are data ranks, two groups of them if they can be.
+ProcessGrid expert_grid() {
+  const int groups = world().ranks() % 2 == 0 ? 2 : 1;
+  return ProcessGrid(Degrees{.expert = world().ranks() / groups, .data = world().ranks()}, world());
+}
+
+void expect_bytes_of_one(const ProcessGrid& grid) {
   const SharedFolder folder;
-  const ProcessGrid grid = tensor_grid();
   DividedModel model(grid), alone(ProcessGrid{});
   initialise(model.table, 5);
   initialise(alone.table, 5);
   const std::string many = folder.path + "/many.h5", one = folder.path + "/one.h5";
-  write_checkpoint(many, content(), model.table, {model.moment()}, world(), grid.tensor);
+  write_checkpoint(many, content(), model.table, {model.moment()}, world(), grid.parts());
   if (world().first()) {
     write_checkpoint(one, content(), alone.table, {alone.moment()});
     EXPECT_EQ(test::bytes_of(many), test::bytes_of(one));
   }
 }
 
-TEST(Checkpoint, TensorRanksReadTheirParts) {
+void expect_read_parts(const ProcessGrid& grid) {
   const SharedFolder folder;
-  const ProcessGrid grid = tensor_grid();
   DividedModel wanted(grid), found(grid), alone(ProcessGrid{});
   initialise(wanted.table, 5);
   initialise(alone.table, 5);
@@ -182,6 +191,19 @@ TEST(Checkpoint, TensorRanksReadTheirParts) {
     EXPECT_EQ(numbers(found.table.groups()[g].values), numbers(wanted.table.groups()[g].values));
     EXPECT_EQ(numbers(moment.buffers[g].memory), numbers(wanted_moment.buffers[g].memory));
   }
+}
+
+TEST(Checkpoint, OfTensorRanksHasTheBytesOfOne) {
+  expect_bytes_of_one(tensor_grid());
+}
+TEST(Checkpoint, OfExpertRanksHasTheBytesOfOne) {
+  expect_bytes_of_one(expert_grid());
+}
+TEST(Checkpoint, TensorRanksReadTheirParts) {
+  expect_read_parts(tensor_grid());
+}
+TEST(Checkpoint, ExpertRanksReadTheirParts) {
+  expect_read_parts(expert_grid());
 }
 
 }  // namespace

@@ -49,6 +49,54 @@ TEST(ProcessGrid, DataRanksShareTheOtherPlaces) {
   }
 }
 
+// Members of a group say who they are by their rank in the job.
+std::vector<int> members(const Communicator& group) {
+  return group.all_gather(std::vector<int>{world().rank()});
+}
+
+TEST(ProcessGrid, ExpertRanksAreNeighboursAndOthersHoldTheSame) {
+  const int R = world().ranks(), r = world().rank();
+  for (int expert = 1; expert <= R; expert *= 2) {
+    const ProcessGrid grid(Degrees{.expert = expert, .data = R}, world());
+    std::vector<int> group, beside;
+    for (int other = 0; other < R; ++other) {
+      if (other / expert == r / expert) {
+        group.push_back(other);
+      }
+      if (other % expert == r % expert) {
+        beside.push_back(other);
+      }
+    }
+    EXPECT_EQ(grid.place.expert, r % expert);
+    EXPECT_EQ(grid.expert.rank(), grid.place.expert);
+    EXPECT_EQ(members(grid.expert), group);
+    EXPECT_EQ(members(grid.over(ReduceOver::data_beside_experts)), beside);
+    EXPECT_EQ(grid.over(ReduceOver::data).ranks(), R);
+  }
+}
+
+// Tensor 2 and expert 4 on the same four ranks.
+TEST(ProcessGrid, ExpertsFoldOverTensorRanks) {
+  if (world().ranks() != 4) {
+    GTEST_SKIP() << "wants 4 ranks";
+  }
+  const ProcessGrid grid(Degrees{.tensor = 2, .expert = 4, .data = 2}, world());
+  EXPECT_EQ(grid.expert.ranks(), 4);
+  EXPECT_EQ(grid.beside_experts.ranks(), 1);
+  EXPECT_EQ(grid.data.ranks(), 2);
+}
+
+TEST(ProcessGrid, RefusesAnExpertDegreeThatDoesNotFoldOverItsRanks) {
+  try {
+    const ProcessGrid grid(Degrees{.expert = 3, .data = world().ranks()}, world());
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("the expert degree, 3, must divide"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(ProcessGrid, RefusesAJobOfAnotherSize) {
   EXPECT_THROW(ProcessGrid(Degrees{.data = world().ranks() + 1}, world()), Error);
 }

@@ -26,3 +26,10 @@ for deck in "$QNEXT_SOURCE"/inputs/*.yaml; do
 done
 expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/peer_76m.yaml"
 expect_text "76,461,664"
+
+# 8192 tokens with 10 of 512 experts each, and twice as many rows where they arrive: 2 x 163,840 x 2048 bf16.
+expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/qwen3_next_80b.yaml" --ranks 64 parallel.expert=64 data.batch=128
+expect_text "experts over 64 ranks: in a round a rank takes 163,840 rows, 2 times the balanced 81,920"
+expect_text "1,342,177,280"
+expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/qwen3_next_80b.yaml" --ranks 16 parallel.expert=64
+expect_text "these do: 1, 2, 4, 8, 16"

@@ -301,6 +301,45 @@ TYPED_TEST(MatmulGrouped, ARowDoesNotDependOnTheRowsOfItsGroup) {
   }
 }
 
+// Groups without rows, with one, with an odd number and with more than a block beside each other
+// and cut into two calls at a row of each: a rank that takes some of the rows gives the same bits.
+TYPED_TEST(MatmulGrouped, RowsOfAllGroupsDoNotDependOnTheCall) {
+  using In = typename TypeParam::In;
+  using Out = typename TypeParam::Out;
+  const std::vector<int> all{0, 1, 77, 0, 523, 2, 260};
+  const std::vector<std::vector<int>> parts{
+      {0, 1, 0, 0, 1, 0, 260}, {0, 0, 31, 0, 257, 1, 129}, {0, 1, 76, 0, 300, 2, 0}};
+  const int N = 150, K = 515, E = static_cast<int>(all.size());
+  const auto border = offsets({all, N, K});
+  const int R = border.back();
+  const auto a = operand<In>(R, K, Op::none, 1);
+  for (const Op op_b : {Op::none, Op::transpose}) {
+    const bool turned = op_b == Op::transpose;
+    const auto b = test::to_device<In>(test::uniform(E * K * N, -1.0, 1.0, 2), E, turned ? N : K,
+                                       turned ? K : N);
+    const auto together = test::nan_tensor<Out>(R, N);
+    matmul_grouped<In, Out>({}, offsets_on_device({all, N, K}), on_device<In>(a), op_b, b,
+                            together);
+    const auto expected = test::to_host(together);
+    for (const auto& some : parts) {
+      Matrix rows{0, K, {}, false};
+      std::vector<double> wanted;
+      for (int e = 0; e < E; ++e) {  // the last rows of each group
+        const int first = border[e + 1] - some[e];
+        rows.rows += some[e];
+        rows.values.insert(rows.values.end(), a.values.begin() + std::int64_t(first) * K,
+                           a.values.begin() + std::int64_t(border[e + 1]) * K);
+        wanted.insert(wanted.end(), expected.begin() + std::int64_t(first) * N,
+                      expected.begin() + std::int64_t(border[e + 1]) * N);
+      }
+      const auto alone = test::nan_tensor<Out>(rows.rows, N);
+      matmul_grouped<In, Out>({}, offsets_on_device({some, N, K}), on_device<In>(rows), op_b, b,
+                              alone);
+      EXPECT_EQ(test::to_host(alone), wanted);
+    }
+  }
+}
+
 TYPED_TEST(MatmulGrouped, RefusesExtentsThatDoNotFit) {
   using In = typename TypeParam::In;
   using Out = typename TypeParam::Out;

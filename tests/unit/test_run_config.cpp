@@ -46,6 +46,8 @@ TEST(RunConfig, DefaultsAreThoseOfThePage) {
   EXPECT_EQ(c.optimizer.learning_rate.kind, Schedule::Kind::cosine);
   EXPECT_EQ(c.optimizer.learning_rate.steps, 10);
   EXPECT_EQ(c.optimizer.adamw.beta2, 0.95);
+  EXPECT_EQ(c.degrees.expert, 1);
+  EXPECT_EQ(c.model.layer.experts.receive_factor, 2.0);
   EXPECT_EQ(c.output.folder, "out/test");
   EXPECT_EQ(c.output.resume, "latest");
 }
@@ -71,6 +73,30 @@ TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
   EXPECT_EQ(c.run.seed, 7u);
   EXPECT_EQ(c.data.microbatches(), 4);
   EXPECT_EQ(again.resolved(), deck.resolved());
+}
+
+TEST(RunConfig, ExpertDegreeDividesExpertsAndRanks) {
+  const auto degrees = [](const std::string& expert, std::optional<int> ranks) {
+    return read_run_config(
+               Deck::parse(small_deck, "small.yaml",
+                           {"parallel.expert=" + expert, "data.batch=96", "data.microbatch=1"}),
+               ranks)
+        .degrees;
+  };
+  EXPECT_EQ(degrees("4", 4).expert, 4);
+  EXPECT_EQ(degrees("2", 12).expert, 2);
+  EXPECT_EQ(degrees("2", 12).data, 12);
+  EXPECT_EQ(degrees("8", {}).data, 8) << "without a job: for plan and generate";
+  try {
+    degrees("8", 12);
+    FAIL() << "accepted";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what())
+                  .find("parallel.expert = 8: must divide the 8 experts and the 12 data ranks; "
+                        "these do: 1, 2, 4"),
+              std::string::npos)
+        << error.what();
+  }
 }
 
 struct Refused {
@@ -215,7 +241,13 @@ INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
     testing::Values(Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
                     Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
-                    Refused{{"parallel.expert=2"}, "must be 1: this version divides by"},
+                    Refused{{"parallel.expert=3"},
+                            "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
+                    Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
+                    Refused{{"parallel.expert=2", "parallel.tensor=2"},
+                            "expert = 2: must be 1 beside tensor = 2"},
+                    Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
+                    Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
                     Refused{{"parallel.data=-1"}, "must not be negative"},
                     Refused{{"parallel.data=3", "data.microbatch=2"},
                             "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
