@@ -152,7 +152,8 @@ function(qnext_equivalence_test name)
   qnext_add_test_program(equivalence unit ${name} ${ARGN})
 endfunction()
 
-# Ranks share the cores of the machine and sleep while they wait.
+# Ranks share the cores of the machine and give way while they wait. Beside other work four of them
+# on two cores become thirty times slower: hence the long limits.
 set(QNEXT_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
                           OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
                           OMPI_MCA_mpi_yield_when_idle=1)
@@ -162,7 +163,7 @@ set(QNEXT_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIR
 function(qnext_mpi_test name)
   cmake_parse_arguments(arg "" "TIMEOUT" "RANKS" ${ARGN})
   if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 60)
+    set(arg_TIMEOUT 240)
   endif()
   set(target test_mpi_${name})
   add_executable(${target} mpi/test_${name}.cpp mpi/main.cpp)
@@ -197,7 +198,7 @@ endfunction()
 
 # The same with several ranks of one thread each: the script calls the launcher in QNEXT_MPIRUN.
 function(qnext_mpi_deck_test name)
-  qnext_deck_test(${name} ${ARGN})
+  qnext_deck_test(${name} TIMEOUT 900 ${ARGN})
   set_tests_properties(
     deck.${name} PROPERTIES LABELS mpi ENVIRONMENT
                  "${QNEXT_TEST_ENVIRONMENT};OMP_NUM_THREADS=1;${QNEXT_MPI_ENVIRONMENT};QNEXT_MPIRUN=${MPIEXEC_EXECUTABLE}")
