@@ -25,7 +25,7 @@ struct MixtureOfExpertsConfig {
   bool renormalise = true;    // weights of a token sum to 1
   int expert_width = 0;       // F
   int shared_width = 0;       // G; 0: no shared expert
-  Capacity capacity;
+  Capacity capacity = {};
   double receive_factor = 2.0;  // rows that an expert rank takes in a round, of T K when balanced
   double init_deviation = 0.02;
 };
