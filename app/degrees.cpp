@@ -91,10 +91,12 @@ int read_context(const Section& deck) {
   return context;
 }
 
-int read_pipeline(const Section& deck) {
+int read_pipeline(const Section& deck, int layers) {
   const int pipeline = deck.get("pipeline", 1);
-  deck.check(pipeline == 1, "pipeline",
-             "must be 1: this version divides by tensor, expert and data ranks");
+  deck.check(pipeline >= 1 && pipeline <= layers + 1, "pipeline",
+             fmt::format("must be from 1 to {}: every stage but the last, which has the head, has "
+                         "a layer",
+                         layers + 1));
   return pipeline;
 }
 
@@ -146,7 +148,7 @@ Degrees read_degrees(const Section& parallel, const ModelConfig& model, const Sh
   Degrees degrees;
   degrees.tensor = read_tensor(parallel, model, data.sequence);
   degrees.context = read_context(parallel);
-  degrees.pipeline = read_pipeline(parallel);
+  degrees.pipeline = read_pipeline(parallel, model.layers());
   degrees.data = read_data(parallel, degrees, ranks);
   degrees.expert = read_expert(parallel, model.layer.experts.experts, degrees);
   if (degrees.data == 0) {

@@ -49,7 +49,8 @@ template <class Storage>
 void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Saved& saved,
                             int tokens) const {
   auto statistics = saved.balance.statistics;
-  if (statistics.size() < chosen_.extent(0)) {
+  const std::size_t first = saved.balance.first;
+  if (saved.chunk.last() && first + statistics.size() < chosen_.extent(0)) {
     statistics.push_back(saved.mtp.layer.mlp.experts.statistics);  // not balanced with the others
   }
   const Capacity& capacity = config_.capacity;
@@ -58,7 +59,7 @@ void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Sav
     AddChoices add{count,
                    chosen_,
                    kept_,
-                   static_cast<int>(layer),
+                   static_cast<int>(first + layer),
                    std::numeric_limits<int>::max(),
                    std::numeric_limits<int>::max()};
     if (capacity.rule == Capacity::Rule::position) {
@@ -72,9 +73,11 @@ void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Sav
   }
 }
 
-ExpertLoad ExpertLoadCounter::read(const Communicator& over) const {
-  over.sum_whole(chosen_);
-  over.sum_whole(kept_);
+ExpertLoad ExpertLoadCounter::read(const ProcessGrid& grid) const {
+  for (const Communicator* over : {&grid.data, &grid.pipeline}) {
+    over->sum_whole(chosen_);
+    over->sum_whole(kept_);
+  }
   const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_);
   const auto kept = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), kept_);
   ExpertLoad load;

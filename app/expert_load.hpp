@@ -3,7 +3,7 @@
 
 #include "core/types.hpp"
 #include "layers/model.hpp"
-#include "parallel/communicator.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <cstdint>
 
@@ -24,14 +24,14 @@ class ExpertLoadCounter {
 
   void clear(const Exec& exec) const;
 
-  /// After the forward pass of a microbatch of `tokens` tokens. Counts hold whatever the recompute
-  /// policy, and the module for multi-token prediction is one of the layers whatever the balance
-  /// loss.
+  /// After the forward pass of a microbatch of `tokens` tokens in one chunk of the model. Counts
+  /// hold whatever the recompute policy, and the module for multi-token prediction is one of the
+  /// layers whatever the balance loss.
   template <class Storage>
   void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Of all ranks of `over` together. Waits for the device.
-  ExpertLoad read(const Communicator& over) const;
+  /// Of all data ranks and stages together. Waits for the device.
+  ExpertLoad read(const ProcessGrid& grid) const;
 
  private:
   MixtureOfExpertsConfig config_;

@@ -26,7 +26,10 @@ struct MemoryPlan {
 struct ModelPlan {
   std::int64_t parameters = 0;      // of the whole model
   std::int64_t mtp_parameters = 0;  // of which in the module for multi-token prediction
-  MemoryPlan memory;
+  std::vector<MemoryPlan> stages;   // of a pipeline; one without
+
+  /// Of the stage that wants most.
+  const MemoryPlan& largest() const;
 };
 
 /// `documents`: pieces of documents in one sequence, at most.

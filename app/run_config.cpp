@@ -305,11 +305,16 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.degrees =
       read_degrees(parallel, config.model,
                    {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
+  config.pipeline = read_pipeline_cut(parallel, config.model, config.degrees.pipeline,
+                                      config.microbatches_of_rank(), config.data.sequence);
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");
   config.output = read_output(deck.section("output"), config.run.name);
+  parallel.check(config.degrees.pipeline == 1 || !config.output.checkpoints(), "pipeline",
+                 "this version writes no checkpoints of pipeline stages: output.checkpoint_every "
+                 "must be 0");
   deck.refuse_unread();
   return config;
 }

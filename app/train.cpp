@@ -17,12 +17,14 @@
 #include "parallel/watchdog.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <cstdio>
 #include <optional>
 #include <ratio>
 #include <string>
+#include <vector>
 
 namespace qnext {
 namespace {
@@ -66,16 +68,34 @@ void log_ranks(const ProcessGrid& grid, RunLog& log) {
   }
 }
 
-// Bytes that the plan asks for.
-std::int64_t log_plan(const RunConfig& config, RunLog& log) {
+void log_pipeline(const RunConfig& config, const ModelPlan& plan, RunLog& log) {
+  const Pipeline pipeline = config.pipeline_of_step();
+  if (pipeline.stages == 1) {
+    return;
+  }
+  std::vector<std::string> memory;
+  for (const MemoryPlan& stage : plan.stages) {
+    memory.push_back(format_bytes(stage.total()));
+  }
+  log.line(
+      fmt::format("pipeline={} chunks={} stage_layers=[{}] microbatches={} bubble={:.3f} "
+                  "memory of the stages=[{}]",
+                  pipeline.stages, pipeline.chunks, fmt::join(config.pipeline.layers, ", "),
+                  pipeline.microbatches, bubble_share(pipeline), fmt::join(memory, ", ")));
+}
+
+// Bytes that the plan asks of this rank.
+std::int64_t log_plan(const RunConfig& config, const ProcessGrid& grid, RunLog& log) {
   const ModelPlan plan = plan_model(config, most_documents(config));
   log.line(fmt::format("parameters={} layers={} width={}", plan.parameters, config.model.layers(),
                        config.model.width));
   std::string memory = "memory";
-  for (const auto& line : plan.memory.lines) {
+  for (const auto& line : plan.stages[grid.place.pipeline].lines) {
     memory += fmt::format(" {}={}", line.name, format_bytes(line.bytes));
   }
-  log.line(memory + " total=" + format_bytes(plan.memory.total()));
+  const std::int64_t total = plan.stages[grid.place.pipeline].total();
+  log.line(memory + " total=" + format_bytes(total));
+  log_pipeline(config, plan, log);
   std::string formula;
   for (const FlopPart& part : flop_parts(config.model, config.data.sequence)) {
     formula += fmt::format("{}{:.0f} x {} ({})", formula.empty() ? "" : " + ", part.multiply_adds,
@@ -83,7 +103,7 @@ std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   }
   log.line(fmt::format("flops_per_token={:.0f} = 6 ({})",
                        flops_per_token(config.model, config.data.sequence), formula));
-  return plan.memory.total();
+  return total;
 }
 
 // The plan against what the run took beside what the program holds before it begins.
@@ -107,7 +127,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
   log_ranks(grid, log);
-  const std::int64_t planned = log_plan(config, log);
+  const std::int64_t planned = log_plan(config, grid, log);
   if (world.first()) {
     folder.write_deck(deck);
   }

@@ -159,6 +159,9 @@ class Model {
   void logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
               const Tensor<Real, 2>& logits) const;
 
+  /// Of a microbatch, on this rank.
+  int rows(const MicrobatchShape& shape) const { return split_of(shape).rows(); }
+
   const Layer& layer(int i) const { return *layers_[i]; }
   const MultiTokenPrediction<Storage>* mtp() const { return mtp_.get(); }
   const BalanceLoss<Real>& balance_loss() const { return balance_; }

@@ -49,6 +49,7 @@ struct Transfer::State {
   }
 };
 
+Transfer::Transfer() = default;
 Transfer::Transfer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Transfer::Transfer(Transfer&& other) noexcept = default;
 Transfer& Transfer::operator=(Transfer&& other) {

@@ -44,7 +44,7 @@ class Transfer {
  public:
   struct State;
 
-  Transfer() = default;
+  Transfer();
   explicit Transfer(std::unique_ptr<State> state);
   Transfer(Transfer&& other) noexcept;
   Transfer& operator=(Transfer&& other);
