@@ -6,8 +6,9 @@
     scripts/check_messages.py --list   every sentence, with the file of a test that names it
 
 A sentence is what stands in quotes in a call of SPEAKERS; its parts lie between what is filled in. A test names it when
-one of its literals holds FEWEST letters of one part, or all of it. Where the same words stand at n places of the sources,
-n literals of the tests are wanted; with a deck key beside the words, the key has to be named there too.
+one of its literals holds FEWEST letters of one part in a row, or all of the longest part, or all parts. Where the same
+words stand at n places of the sources, n literals of the tests are wanted; with a deck key beside the words, the key has
+to be named there too.
 
 It cannot see whether the test provokes the sentence at that very place, nor sentences that are put together elsewhere.
 """
@@ -23,6 +24,7 @@ SPEAKERS = re.compile(r"\b(require|(?:Input|Environment|BadNumber)?Error|check|r
 ASKS_FIRST = {"require", "check"}  # the first argument is the condition
 FEWEST = 14
 LITERAL = re.compile(r'R"\((.*?)\)"|"((?:[^"\\\n]|\\.)*)"', re.S)
+CHOICE = re.compile(r'\? "\w*" :')  # a word in the place of a value
 FILLED_IN = re.compile(r"\{[^{}]*\}")
 
 # What no machine without a GPU can provoke.
@@ -89,7 +91,7 @@ def sentences():
                 if call.group(1) in ("check", "fail") and len(words) > 1:
                     key = (literals(words[0]) or [""])[0]
                     words = words[1:]
-                parts = [part.strip(" :;,.()\n") for word in words for literal in literals(word)
+                parts = [part.strip(" :;,.()\n") for word in words for literal in literals(CHOICE.sub("?", word))
                          for part in FILLED_IN.split(literal)]
                 parts = [part for part in parts if re.search(r"[a-z]{2}", part)]
                 if parts:
@@ -105,18 +107,17 @@ def tests():
         elif path.suffix == ".sh":
             text = re.sub(r"^[ \t]*#.*$", "", path.read_text(encoding="utf-8"), flags=re.M)
             quoted = re.findall(r'"((?:[^"\\]|\\.)*)"|\'([^\'\n]*)\'', text)
-            yield path.relative_to(ROOT).as_posix(), [(double or single).replace('\\"', '"') for double, single in quoted]
+            found = [(double or single).replace('\\"', '"') for double, single in quoted]
+            yield path.relative_to(ROOT).as_posix(), found
 
 
 def shared(part, literal):
     """The longest run of whole words of `part` that `literal` holds; "" when it is too short to tell anything."""
-    if part in literal:
-        return part
     ends = [m.end() for m in re.finditer(r"\w\b", part)]
     longest = ""
     for begin in (m.start() for m in re.finditer(r"\b\w", part)):
         for end in reversed(ends):
-            if end - begin <= max(len(longest), FEWEST - 1):
+            if end - begin <= max(len(longest), min(FEWEST, len(part)) - 1):
                 break
             if part[begin:end] in literal:
                 longest = part[begin:end]
@@ -124,21 +125,25 @@ def shared(part, literal):
     return longest
 
 
+def holds_all(literal, parts):
+    """Whether it holds all of them, in their order."""
+    return re.search(".*".join(map(re.escape, parts)), literal, re.S) is not None
+
+
 def naming(sentence, tested, everything):
     """The file of a test that names it, or None."""
-    best = len(max(sentence.parts, key=len))
     for name, found in tested:
         for i, literal in enumerate(found):
             if sentence.key and not any(sentence.key in near for near in found[max(0, i - 2):i + 1]):
                 continue
-            for part in sentence.parts:
-                words = shared(part, literal)
-                if len(words) < min(FEWEST, best):
+            if holds_all(literal, sentence.parts):
+                return name
+            longest = max(sentence.parts, key=len)
+            for words in (shared(part, literal) for part in sentence.parts):
+                if len(words) < (min(FEWEST, len(longest)) if words == longest else FEWEST):
                     continue
-                if sentence.key:
-                    return name
                 wanted = sum(any(words in other for other in s.parts) for s in everything)
-                if sum(words in other for _, more in tested for other in more) >= wanted:
+                if sentence.key or sum(words in other for _, more in tested for other in more) >= wanted:
                     return name
     return None
 

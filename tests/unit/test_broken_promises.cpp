@@ -207,6 +207,8 @@ TEST(BrokenPromises, OfRanks) {
   const Tensor<int, 2> rows("rows", 3, 4);
   const auto column = Kokkos::subview(rows, Kokkos::ALL, 1);
   expect_sentence("a message is contiguous", [&] { buffer_of(column); });
+  expect_sentence("row exchange: 1 groups over 1 ranks, 0 rows a round",
+                  [&] { RowExchange(alone, {3}, 0); });
   const RowExchange exchange(alone, {3}, 3);
   expect_sentence("row exchange: 3 rows in a buffer of 2", [&] {
     exchange.to_owners(0, {{buffer_of(shorter), buffer_of(to), sizeof(int)}});
