@@ -92,7 +92,8 @@ TEST(RunConfig, ExpertDegreeDividesExpertsAndRanks) {
     FAIL() << "accepted";
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what())
-                  .find("parallel.expert = 8: must divide the 8 experts and the 12 data ranks; "
+                  .find("parallel.expert = 8: must divide the 8 experts and the 12 ranks of tensor "
+                        "x context x data; "
                         "these do: 1, 2, 4"),
               std::string::npos)
         << error.what();
@@ -143,8 +144,10 @@ TEST(RunConfig, DataRanksAreTheRanksOfTheJob) {
   const Deck divided = Deck::parse(small_deck, "small.yaml",
                                    {"data.microbatch=2", "parallel.tensor=2", "parallel.data=4"});
   expect(message(divided, 4),
-         "parallel.data = 4: the job has 4 ranks for tensor = 2; data must be 2, or 0");
-  expect(message(divided, 3), "parallel.tensor = 2: the job has 3 ranks, which is no multiple");
+         "parallel.data = 4: the job has 4 ranks for 2 of tensor x context x pipeline; data must "
+         "be 2, or 0");
+  expect(message(divided, 3),
+         "parallel.tensor = 2: the job has 3 ranks, which is no multiple of it");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -261,8 +264,6 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"parallel.expert=3"},
                 "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
         Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
-        Refused{{"parallel.expert=2", "parallel.tensor=2"},
-                "expert = 2: must be 1 beside tensor = 2"},
         Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
         Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
         Refused{{"parallel.data=-1"}, "must not be negative"},
