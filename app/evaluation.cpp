@@ -48,7 +48,7 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
   std::vector<Windows> microbatches = microbatches_of_rank(stream, largest, grid.data);
   const std::size_t counted = microbatches.size();
   std::vector<std::int64_t> calls{static_cast<std::int64_t>(counted)};
-  grid.expert.maximum(calls);
+  grid.stage.maximum(calls);
   microbatches.resize(calls.front(), Windows{0, 1});
   std::vector<double> losses;  // of each microbatch of this rank
   std::vector<std::int64_t> labels{0};

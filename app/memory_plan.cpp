@@ -40,22 +40,19 @@ struct ParameterBytes {
   std::int64_t gradients = 0;  // and each level of the stack
   std::int64_t moments = 0;    // each of both, of the rank that has most
   std::int64_t masters = 0;
-  std::int64_t largest_part = 0;  // of the gradients, that one rank sums
 };
 
-ParameterBytes parameter_bytes(const ParameterTable& table, const Degrees& degrees) {
+ParameterBytes parameter_bytes(const ParameterTable& table, const ProcessGrid& grid) {
   ParameterBytes bytes;
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
     const auto& group = table.groups()[g];
     const int wide = size_of(accum_of(group.type));
-    const bool experts = group.reduce_over == ReduceOver::data_beside_experts;
-    const int ranks = experts ? degrees.data / degrees.expert : degrees.data;
-    const std::int64_t part = largest_part(table, static_cast<int>(g), ranks) * wide;
+    const std::int64_t part =
+        largest_part(table, static_cast<int>(g), grid.ranks_over(group.reduce_over)) * wide;
     bytes.weights += group.elements * size_of(group.type);
     bytes.gradients += group.elements * wide;
     bytes.moments += part;
     bytes.masters += group.type == DataType::bf16 ? part : 0;
-    bytes.largest_part = std::max(bytes.largest_part, part);
   }
   return bytes;
 }
@@ -73,19 +70,18 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
   for (const Parameter& row : table.rows()) {
     plan.mtp_parameters += row.name.rfind("mtp.", 0) == 0 ? row.shard.global_elements() : 0;
   }
-  const int data_ranks = config.degrees.data;
-  const ParameterBytes bytes = parameter_bytes(table, config.degrees);
+  const ParameterBytes bytes = parameter_bytes(table, grid);
   const int levels = GradientSum::levels(config.run.gradient_order, config.microbatches_of_rank());
-  plan.memory.lines = {{"weights", bytes.weights},
-                       {"gradients", bytes.gradients},
-                       {"gradient stack", levels * bytes.gradients},
-                       {"master weights", bytes.masters},
-                       {"moments", 2 * bytes.moments},
-                       {"parts of gradients from other ranks",
-                        TreeSum::workspace_bytes(data_ranks, bytes.largest_part)},
-                       {"activations", measure.peak()},
-                       {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
-                       {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
+  plan.memory.lines = {
+      {"weights", bytes.weights},
+      {"gradients", bytes.gradients},
+      {"gradient stack", levels * bytes.gradients},
+      {"master weights", bytes.masters},
+      {"moments", 2 * bytes.moments},
+      {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table)},
+      {"activations", measure.peak()},
+      {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
+      {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   plan.memory.activations = by_name(measure.at_peak());
   return plan;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/run_config.hpp"
 
+#include "app/degrees.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
 #include "app/model_section.hpp"
-#include "app/tensor_degree.hpp"
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
 
@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <numeric>
 
 namespace qnext {
 namespace {
@@ -192,69 +191,6 @@ OptimizerSettings read_optimizer(const Section& deck, std::int64_t run_steps) {
 }
 
 // "1, 2, 4": what divides n.
-std::string divisors(int n) {
-  std::string text;
-  for (int d = 1; d <= n; ++d) {
-    if (n % d == 0) {
-      text += fmt::format("{}{}", d == 1 ? "" : ", ", d);
-    }
-  }
-  return text;
-}
-
-// Consecutive data ranks that share the experts out. Without a job there are as many as they want.
-void read_expert_degree(const Section& deck, int experts, bool job, Degrees& degrees) {
-  degrees.expert = deck.get("expert", 1);
-  deck.check(degrees.expert == 1 || degrees.tensor == 1, "expert",
-             fmt::format("must be 1 beside tensor = {}: this version shares experts out over data "
-                         "ranks that divide nothing else",
-                         degrees.tensor));
-  const int shared = job ? std::gcd(experts, degrees.data) : experts;
-  const std::string and_ranks = job ? fmt::format(" and the {} data ranks", degrees.data) : "";
-  deck.check(degrees.expert > 0 && shared % degrees.expert == 0, "expert",
-             fmt::format("must divide the {} experts{}; these do: {}", experts, and_ranks,
-                         divisors(shared)));
-}
-
-Degrees read_degrees(const Section& deck, const ModelConfig& model, const DataSettings& data,
-                     std::optional<int> ranks) {
-  Degrees degrees;
-  degrees.tensor = deck.get("tensor", 1);
-  check_tensor_degree(deck, degrees.tensor, model, data.sequence);
-  deck.check(!ranks || *ranks % degrees.tensor == 0, "tensor",
-             fmt::format("the job has {} ranks, which is no multiple of it", ranks.value_or(1)));
-  const int data_ranks = ranks.value_or(degrees.tensor) / degrees.tensor;
-  for (auto& [key, degree] :
-       {std::pair{"context", &degrees.context}, {"pipeline", &degrees.pipeline}}) {
-    *degree = deck.get(key, 1);
-    deck.check(*degree == 1, key,
-               "must be 1: this version divides by tensor, expert and data ranks");
-  }
-  degrees.data = deck.get("data", 0);
-  deck.check(degrees.data >= 0, "data", "must not be negative; 0: all ranks of the job");
-  deck.check(!ranks || degrees.data == 0 || degrees.data == data_ranks, "data",
-             degrees.tensor == 1
-                 ? fmt::format("the job has {} ranks; data must be that, or 0", ranks.value_or(1))
-                 : fmt::format("the job has {} ranks for tensor = {}; data must be {}, or 0",
-                               ranks.value_or(1), degrees.tensor, data_ranks));
-  const bool known = ranks || degrees.data > 0;
-  if (degrees.data == 0) {
-    degrees.data = data_ranks;
-  }
-  read_expert_degree(deck, model.layer.experts.experts, known, degrees);
-  degrees.data = known ? degrees.data : std::max(degrees.data, degrees.expert);
-  deck.check(
-      data.microbatches() % degrees.data == 0, "data",
-      fmt::format("{} data ranks cannot share the {} microbatches of a step (data.batch {} / "
-                  "data.microbatch {}) evenly; these can: {}",
-                  degrees.data, data.microbatches(), data.batch, data.microbatch,
-                  divisors(data.microbatches())));
-  const int zero = deck.get("zero", 1);
-  deck.check(zero == 1, "zero",
-             "must be 1: data ranks share what the optimizer holds, and only that");
-  return degrees;
-}
-
 double read_receive_factor(const Section& parallel) {
   const double factor = parallel.get("receive_factor", 2.0);
   parallel.check(factor >= 1.0, "receive_factor",
@@ -366,7 +302,9 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
   const Section parallel = deck.section("parallel");
-  config.degrees = read_degrees(parallel, config.model, config.data, ranks);
+  config.degrees =
+      read_degrees(parallel, config.model,
+                   {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);

@@ -14,18 +14,6 @@ Tensor<Real, 1> gradients_of(const ParameterTable::Group& group) {
   return Tensor<Real, 1>(reinterpret_cast<Real*>(group.gradients.data()), group.elements);
 }
 
-std::int64_t largest_part_bytes(const AdamW& optimizer) {
-  std::int64_t largest = 0;
-  for (std::size_t g = 0; g < optimizer.shards().size(); ++g) {
-    const auto& borders = optimizer.shards()[g].borders;
-    for (std::size_t r = 0; r + 1 < borders.size(); ++r) {
-      largest =
-          std::max(largest, (borders[r + 1] - borders[r]) * size_of(optimizer.buffers()[g].type));
-    }
-  }
-  return largest;
-}
-
 }  // namespace
 
 template <class Storage>
@@ -40,7 +28,7 @@ TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& 
       largest_(largest),
       memory_(model, largest),
       gradient_sum_(table, config.run.gradient_order, config.microbatches_of_rank()),
-      rank_sum_(grid.data.ranks(), largest_part_bytes(optimizer)),
+      rank_sum_(TreeSum::workspace_bytes(grid, table)),
       replica_sum_(grid, table),
       load_(config.model),
       sums_(LossSums::make()),

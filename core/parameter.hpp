@@ -57,8 +57,9 @@ struct Init {
   static Init log_uniform(double highest) { return {Kind::log_uniform, highest}; }
 };
 
-/// Over which ranks the gradient is summed: dense weights over data and context, experts over all
-/// ranks that hold the same ones, what tensor ranks replicate (norms, the router) over these too.
+/// Over which ranks the gradient is summed and the optimizer's state shared: dense weights over
+/// data and context, experts over all ranks of a stage that hold the same ones. What tensor ranks
+/// replicate (norms, the router) is summed over these too.
 enum class ReduceOver { data, data_beside_experts, data_and_tensor };
 
 /// One trainable tensor. A layer registers it once; initialisation, gradient reduction, the
@@ -71,7 +72,7 @@ struct Parameter {
   Decay decay = Decay::yes;
   ReduceOver reduce_over = ReduceOver::data;
   int replicas = 0;                // of data_and_tensor: so many neighbours hold the same; 0: all
-  bool owner = true;               // counts here in norms and files; false on the other replicas
+  bool owner = true;               // false on replicas that count neither in norms nor in files
   std::string alias_of{};          // a tied head names the embedding and has no memory of its own
   bool zero_centred_norm = false;  // decays only where the deck says `decay_norms`
 

@@ -175,7 +175,7 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   }
   GradientNorms norms;
   double total = 0.0;
-  const auto of_ranks = grid_.parts().all_gather(mine);
+  const auto of_ranks = grid_.stage.all_gather(mine);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
     for (std::size_t part = i; part < of_ranks.size(); part += rows.size()) {

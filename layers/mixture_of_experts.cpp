@@ -118,14 +118,12 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
   table.add({.name = prefix + ".experts.gate_up_proj",
              .shard = grid.expert_part({E, 2 * F, D}),
              .init = init,
-             .reduce_over = ReduceOver::data_beside_experts,
-             .owner = grid.place.tensor == 0},
+             .reduce_over = ReduceOver::data_beside_experts},
             gate_up_);
   table.add({.name = prefix + ".experts.down_proj",
              .shard = grid.expert_part({E, D, F}),
              .init = init,
-             .reduce_over = ReduceOver::data_beside_experts,
-             .owner = grid.place.tensor == 0},
+             .reduce_over = ReduceOver::data_beside_experts},
             down_);
   if (config.shared_width > 0) {
     const DenseMlpConfig shared{D, config.shared_width, config.init_deviation};

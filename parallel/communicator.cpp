@@ -38,9 +38,9 @@ Communicator::Communicator(std::shared_ptr<const Channel> channel)
       traffic_(std::make_shared<Traffic>()),
       straight_(channel_->takes_device_memory()) {}
 
-Communicator Communicator::split(int colour) const {
+Communicator Communicator::split(int colour, int key) const {
   Communicator part = *this;
-  part.channel_ = channel_->split(colour, rank());
+  part.channel_ = channel_->split(colour, key);
   return part;
 }
 

@@ -53,8 +53,9 @@ class Communicator {
   int ranks() const { return channel_->ranks(); }
   bool first() const { return rank() == 0; }
 
-  /// The ranks that name the same colour, in the order of this group.
-  Communicator split(int colour) const;
+  /// The ranks that name the same colour, in the order of this group or of their keys.
+  Communicator split(int colour) const { return split(colour, rank()); }
+  Communicator split(int colour, int key) const;
 
   /// The same group, whose device memory goes straight to MPI or not, whatever MPI says of itself.
   Communicator with_device_memory(bool straight) const;

@@ -31,16 +31,19 @@ ProcessGrid::ProcessGrid(const Degrees& degrees, const Communicator& all)
     : degrees(degrees), place(place_of(degrees, all.rank())), world(all) {
   require(all.ranks() == degrees.ranks(),
           fmt::format("the grid has {} places, the job {} ranks", degrees.ranks(), all.ranks()));
-  data = world.split((place.pipeline * degrees.context + place.context) * degrees.tensor +
-                     place.tensor);
-  tensor =
-      world.split((place.pipeline * degrees.data + place.data) * degrees.context + place.context);
-  const int stage = degrees.tensor * degrees.context * degrees.data;
-  require(stage % degrees.expert == 0,
+  const int of_stage = degrees.tensor * degrees.context * degrees.data;
+  require(of_stage % degrees.expert == 0,
           fmt::format("the expert degree, {}, must divide tensor x context x data, {}",
-                      degrees.expert, stage));
-  expert = world.split(world.rank() / degrees.expert);
-  beside_experts = world.split(place.pipeline * degrees.expert + place.expert);
+                      degrees.expert, of_stage));
+  pipeline = world.split(world.rank() % of_stage);
+  stage = world.split(place.pipeline);
+  tensor = stage.split(place.data * degrees.context + place.context);
+  context = stage.split(place.data * degrees.tensor + place.tensor);
+  data = stage.split(place.context * degrees.tensor + place.tensor);
+  copies = stage.split(place.tensor);
+  expert = stage.split(stage.rank() / degrees.expert);
+  // Tensor ranks last, so that the tree over data ranks is the same below each of them.
+  beside_experts = stage.split(place.expert, place.tensor * copies.ranks() + copies.rank());
 }
 
 Shard ProcessGrid::expert_part(const std::vector<std::int64_t>& extents) const {

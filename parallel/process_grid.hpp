@@ -33,10 +33,15 @@ struct ProcessGrid {
   Degrees degrees;
   Degrees place{0, 0, 0, 0, 0};
   Communicator world;
-  Communicator data;            // the ranks that hold the same weights and take other sequences
+  Communicator pipeline;        // the ranks with this place in each stage, in the order of stages
+  Communicator stage;           // the ranks with the same layers: tensor x context x data
   Communicator tensor;          // the ranks that hold other parts of the same layers
+  Communicator context;         // the ranks that take other pieces of the same sequences
+  Communicator data;            // the ranks that take other sequences, in all else like this one
+  Communicator copies;          // context x data: the ranks that hold the same dense weights
   Communicator expert;          // consecutive ranks of a stage that share the experts out
-  Communicator beside_experts;  // the ranks of a stage that hold the same experts
+  Communicator beside_experts;  // the ranks of a stage that hold the same experts, first those of
+                                // the lowest tensor place
 
   ProcessGrid() = default;
 
@@ -63,20 +68,26 @@ struct ProcessGrid {
   /// What this rank holds of the stacked matrices of all experts, whose number `expert` divides.
   Shard expert_part(const std::vector<std::int64_t>& extents) const;
 
-  /// The neighbours that hold the parts of divided tensors: tensor ranks, or expert ranks.
+  /// The ranks whose parts of divided tensors the first one writes to a file.
   const Communicator& parts() const { return degrees.expert > 1 ? expert : tensor; }
 
-  /// Whether a sum over `parts` has this rank's numbers of a parameter. Where the experts are
-  /// divided, all else is whole on each of these ranks, and the first of them counts it.
-  bool counts(const Parameter& parameter) const {
-    const bool divided = parameter.reduce_over == ReduceOver::data_beside_experts;
-    return parameter.owner && (divided || place.expert == 0);
+  /// The ranks over which such gradients are summed in the tree and the optimizer is shared.
+  const Communicator& over(ReduceOver ranks) const {
+    return ranks == ReduceOver::data_beside_experts ? beside_experts : copies;
   }
 
-  /// The ranks over which such gradients are summed.
-  const Communicator& over(ReduceOver ranks) const {
-    const bool divided = ranks == ReduceOver::data_beside_experts && degrees.expert > 1;
-    return divided ? beside_experts : data;
+  /// How many these are, also in a plan.
+  int ranks_over(ReduceOver ranks) const {
+    const int copies_of_dense = degrees.context * degrees.data;
+    return ranks == ReduceOver::data_beside_experts
+               ? degrees.tensor * copies_of_dense / degrees.expert
+               : copies_of_dense;
+  }
+
+  /// Whether a sum over the stage has this rank's numbers of a parameter, of which it knows all
+  /// elements that it holds: one of those that hold the same.
+  bool counts(const Parameter& parameter) const {
+    return parameter.owner && over(parameter.reduce_over).first();
   }
 };
 

@@ -11,25 +11,12 @@ namespace {
 // Larger groups go in pieces.
 constexpr std::int64_t largest_room = std::int64_t{32} << 20;
 
-// How many tensor ranks hold the same.
+// How many neighbours hold the same and are not summed over yet.
 int replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
-  switch (group.reduce_over) {
-    case ReduceOver::data:
-      return 1;
-    case ReduceOver::data_beside_experts:
-      return std::max(1, grid.degrees.tensor / grid.degrees.expert);
-    case ReduceOver::data_and_tensor:
-      return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
+  if (group.reduce_over != ReduceOver::data_and_tensor) {
+    return 1;
   }
-  return 1;
-}
-
-// Experts are dealt out to neighbours, so that equal ones lie a stride apart; others are
-// neighbours.
-int colour(const ProcessGrid& grid, const ParameterTable::Group& group) {
-  return group.reduce_over == ReduceOver::data_beside_experts
-             ? grid.place.expert
-             : grid.place.tensor / replicas(grid, group);
+  return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
 }
 
 template <class Real>
@@ -48,7 +35,7 @@ ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
       received_(Kokkos::view_alloc("gradients of replicas", Kokkos::WithoutInitializing),
                 workspace_bytes(grid, table)) {
   for (const auto& group : table.groups()) {
-    over_.push_back(grid.tensor.split(colour(grid, group)));
+    over_.push_back(grid.tensor.split(grid.place.tensor / replicas(grid, group)));
   }
 }
 

@@ -10,10 +10,10 @@
 
 namespace qnext {
 
-/// Sums the gradients of parameters that several tensor ranks hold alike: norms, the router,
-/// experts that are not divided, keys and values with fewer heads than ranks. Each of these ranks
-/// has seen its own rows or heads; the sum goes in the order of the ranks, once for each step,
-/// behind the sum over data ranks, so that their tree does not depend on it.
+/// Sums the gradients of parameters that several tensor ranks hold alike: norms, the router, keys
+/// and values with fewer heads than ranks. Each of these ranks has seen its own rows or heads; the
+/// sum goes in the order of the ranks, once for each step, behind the sum over the copies, so that
+/// their tree does not depend on it.
 class ReplicaSum {
  public:
   /// Made by all ranks of the grid together.

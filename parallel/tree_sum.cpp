@@ -45,12 +45,24 @@ void add_all(const Exec& exec, const std::vector<Real*>& terms, int own, std::in
 
 }  // namespace
 
-TreeSum::TreeSum(int ranks, std::int64_t largest_part_bytes)
+TreeSum::TreeSum(std::int64_t workspace_bytes)
     : received_(Kokkos::view_alloc("parts of a sum", Kokkos::WithoutInitializing),
-                workspace_bytes(ranks, largest_part_bytes)) {}
+                workspace_bytes) {}
 
 std::int64_t TreeSum::workspace_bytes(int ranks, std::int64_t largest_part_bytes) {
   return (ranks - 1) * piece_bytes(ranks, largest_part_bytes);
+}
+
+std::int64_t TreeSum::workspace_bytes(const ProcessGrid& grid, const ParameterTable& table) {
+  std::int64_t most = 0;
+  for (std::size_t g = 0; g < table.groups().size(); ++g) {
+    const auto& group = table.groups()[g];
+    const int ranks = grid.ranks_over(group.reduce_over);
+    const std::int64_t part =
+        largest_part(table, static_cast<int>(g), ranks) * size_of(accum_of(group.type));
+    most = std::max(most, workspace_bytes(ranks, part));
+  }
+  return most;
 }
 
 template <class Real>

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "parallel/process_grid.hpp"
 #include "parallel/shards.hpp"
 
 #include <cstdint>
@@ -13,12 +15,15 @@ namespace qnext {
 /// sends and receives (ranks - 1) / ranks of the buffer, the least that is possible.
 class TreeSum {
  public:
-  /// For parts of at most that many bytes. They come in pieces, of all ranks together at most
-  /// `room` bytes or one block of each.
+  /// Parts come in pieces, of all ranks together at most `room` bytes or one block of each.
   static constexpr std::int64_t room = std::int64_t{32} << 20;
-  TreeSum(int ranks, std::int64_t largest_part_bytes);
+  explicit TreeSum(std::int64_t workspace_bytes);
 
+  /// For parts of at most that many bytes.
   static std::int64_t workspace_bytes(int ranks, std::int64_t largest_part_bytes);
+
+  /// For the gradients of each group of a table.
+  static std::int64_t workspace_bytes(const ProcessGrid& grid, const ParameterTable& table);
 
   /// The part of this rank becomes the sum over all ranks; the rest of `values` is void then.
   template <class Real>

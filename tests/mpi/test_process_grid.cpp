@@ -86,6 +86,31 @@ TEST(ProcessGrid, ExpertsFoldOverTensorRanks) {
   EXPECT_EQ(grid.data.ranks(), 2);
 }
 
+// All that hold the same experts: the data ranks of the first tensor place, then of the second.
+TEST(ProcessGrid, ExpertsThatNobodyDividesAreSharedByTheStage) {
+  if (world().ranks() != 4) {
+    GTEST_SKIP() << "wants 4 ranks";
+  }
+  const Degrees degrees{.tensor = 2, .data = 2};
+  const ProcessGrid grid(degrees, world());
+  EXPECT_EQ(members(grid.over(ReduceOver::data_beside_experts)), (std::vector<int>{0, 2, 1, 3}));
+  EXPECT_EQ(ProcessGrid(degrees).ranks_over(ReduceOver::data_beside_experts), 4);
+}
+
+TEST(ProcessGrid, CopiesAreContextAndDataRanks) {
+  if (world().ranks() != 4) {
+    GTEST_SKIP() << "wants 4 ranks";
+  }
+  const ProcessGrid grid(Degrees{.context = 2, .data = 2}, world());
+  EXPECT_EQ(members(grid.copies), (std::vector<int>{0, 1, 2, 3}));
+  EXPECT_EQ(members(grid.context).front(), world().rank() / 2 * 2);
+  EXPECT_EQ(members(grid.data).front(), world().rank() % 2);
+  EXPECT_EQ(grid.stage.ranks(), 4);
+  const ProcessGrid stages(Degrees{.pipeline = 2, .data = 2}, world());
+  EXPECT_EQ(members(stages.pipeline).back(), world().rank() % 2 + 2);
+  EXPECT_EQ(stages.stage.ranks(), 2);
+}
+
 TEST(ProcessGrid, RefusesAnExpertDegreeThatDoesNotFoldOverItsRanks) {
   try {
     const ProcessGrid grid(Degrees{.expert = 3, .data = world().ranks()}, world());

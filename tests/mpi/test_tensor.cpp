@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/parts.hpp"
 #include "layers/adamw.hpp"
-#include "parallel/replica_sum.hpp"
 #include "tests/model_support.hpp"
+#include "tests/mpi/gradients.hpp"
 #include "tests/mpi/world.hpp"
 
 #include <gtest/gtest.h>
@@ -115,7 +115,7 @@ template <class Storage>
 Result run(test::ModelUnderTest<Storage>& fixture, const Case& c, const ProcessGrid& grid) {
   Result result;
   fixture.loss(c.batch(), true, c.mask());
-  ReplicaSum(grid, fixture.table).sum(Exec{});
+  test::sum_gradients(grid, fixture.table);
   for (const auto& sum : {fixture.sums.cross_entropy, fixture.sums.mtp, fixture.sums.balance,
                           fixture.sums.router_z}) {
     result.losses.push_back(test::to_host(sum)[0]);
@@ -283,14 +283,15 @@ TEST(TensorBits, DoNotDependOnChance) {
 
 TEST(TensorWeights, AreThoseOfOneRankBitForBit) {
   const ModelConfig config = config_of_ranks(2);
-  test::ModelUnderTest<bf16> one(config), mine(config, 1, tensor_grid());
+  const ProcessGrid grid = tensor_grid();
+  test::ModelUnderTest<bf16> one(config), mine(config, 1, grid);
   std::vector<std::int64_t> counted;
   for (std::size_t i = 0; i < one.table.rows().size(); ++i) {
     const Parameter& row = mine.table.rows()[i];
     EXPECT_EQ(values_of(mine.table, row),
               part_of(row.shard, values_of(one.table, one.table.rows()[i])))
         << row.name;
-    counted.push_back(row.owner ? row.elements() : 0);
+    counted.push_back(grid.counts(row) ? row.elements() : 0);
   }
   world().sum(counted);
   for (std::size_t i = 0; i < one.table.rows().size(); ++i) {

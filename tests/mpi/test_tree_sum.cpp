@@ -41,7 +41,8 @@ void expect_tree(const std::vector<std::int64_t>& borders, std::int64_t largest_
   const int ranks = world().ranks();
   const int count = static_cast<int>(borders.back());
   const auto values = test::to_device<Real>(term<Real>(world().rank(), count), count);
-  TreeSum(ranks, largest_part_bytes).sum_parts<Real>(Exec{}, values, shards);
+  TreeSum(TreeSum::workspace_bytes(ranks, largest_part_bytes))
+      .sum_parts<Real>(Exec{}, values, shards);
   const auto sum = test::to_host(values);
   std::vector<std::vector<double>> terms;
   for (int r = 0; r < ranks; ++r) {
@@ -94,7 +95,8 @@ TEST(TreeSum, SendsEachPartOnce) {
   const std::int64_t before = sent();
   const auto values = test::to_device<float>(term<float>(0, static_cast<int>(borders.back())),
                                              static_cast<int>(borders.back()));
-  TreeSum(static_cast<int>(ranks), part * 4).sum_parts<float>(Exec{}, values, shards);
+  TreeSum(TreeSum::workspace_bytes(static_cast<int>(ranks), part * 4))
+      .sum_parts<float>(Exec{}, values, shards);
   EXPECT_EQ(sent() - before, (ranks - 1) * part * 4);
 }
 

@@ -2,7 +2,7 @@
 #
 # Two expert ranks train the model of one: in double within 1e-9 of every loss, a million times what
 # one order of summation differs from another, with MTP, packed documents, dropout and evaluation. So
-# do four ranks of which two hold the same experts. A run repeats itself bit for bit, and goes on at
+# do four ranks of which two hold the same experts, and expert beside tensor ranks. A run repeats itself bit for bit, and goes on at
 # another layout.
 . "$QNEXT_SOURCE/tests/regression/rank_runs.sh"
 
@@ -13,6 +13,15 @@ run groups 4 parallel.expert=2 parallel.receive_factor=1.0
 grep -q '^ranks=4 tensor=1 .* expert=2 data=4 ' groups.out || fail "not two groups of two expert ranks"
 expect_close one expert 16
 expect_close one groups 16
+
+# Experts over the ranks that divide all else by tensor: beside data ranks, inside one tensor group,
+# and two tensor ranks of four that hold the same experts.
+run fold 4 parallel.tensor=2 parallel.expert=4 output.checkpoint_every=0
+run inside 2 parallel.tensor=2 parallel.expert=2 output.checkpoint_every=0
+run pairs 4 parallel.tensor=2 parallel.expert=2 output.checkpoint_every=0
+for folder in fold inside pairs; do
+  expect_close one "$folder" 16
+done
 expect_same_tensors expert/checkpoints/step_8.h5 again/checkpoints/step_8.h5
 diff <(losses expert) <(losses again) || fail "the metrics of two equal runs differ"
 ! h5diff one/checkpoints/step_8.h5 expert/checkpoints/step_8.h5 /parameters >difference ||
@@ -42,7 +51,5 @@ for folder in expert_one one_expert; do
 done
 
 train="$QNEXT_MPIRUN -n 4 $QNEXT train $QNEXT_SOURCE/inputs/tiny.yaml"
-expect_status 2 $train parallel.expert=2 parallel.tensor=2
-expect_text "parallel.expert = 2: must be 1 beside tensor = 2"
 expect_status 2 $train parallel.expert=3
-expect_text "and the 4 data ranks; these do: 1, 2, 4"
+expect_text "and the 4 ranks of tensor x context x data; these do: 1, 2, 4"

@@ -92,7 +92,8 @@ TEST(RunConfig, ExpertDegreeDividesExpertsAndRanks) {
     FAIL() << "accepted";
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what())
-                  .find("parallel.expert = 8: must divide the 8 experts and the 12 data ranks; "
+                  .find("parallel.expert = 8: must divide the 8 experts and the 12 ranks of tensor "
+                        "x context x data; "
                         "these do: 1, 2, 4"),
               std::string::npos)
         << error.what();
@@ -244,8 +245,6 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"parallel.expert=3"},
                             "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
                     Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
-                    Refused{{"parallel.expert=2", "parallel.tensor=2"},
-                            "expert = 2: must be 1 beside tensor = 2"},
                     Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
                     Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
                     Refused{{"parallel.data=-1"}, "must not be negative"},
