@@ -142,7 +142,7 @@ TEST(BrokenPromises, OfExperts) {
   expect_sentence("e: 5 experts per token of 4", [&] { experts(config, 1); });
   config.experts_per_token = 2;
   config.capacity.rule = Capacity::Rule::position;
-  expect_sentence("wanted dropless or the tensor degree 1", [&] { experts(config, 2); });
+  expect_sentence("wanted dropless or the degrees 1", [&] { experts(config, 2); });
 }
 
 TEST(BrokenPromises, OfRanks) {
