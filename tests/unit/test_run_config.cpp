@@ -141,6 +141,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"run.gradient_order=heap"}, "run.gradient_order = heap"},
                     Refused{{"run.dropout=1.0"}, "run.dropout = 1.0: must be from 0 to below 1"},
                     Refused{{"run.wall_time=-1"}, "run.wall_time = -1: must not be negative"},
+                    Refused{{"run.memory_limit=lots"},
+                            "run.memory_limit = lots: must be bytes or, for example, 2 GiB"},
                     Refused{{"run.peak_flops=-1"}, "run.peak_flops = -1: must not be negative"},
                     Refused{{"run.step=5"}, "run.step: nothing reads this key"}));
 
@@ -240,27 +242,35 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
-                    Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
-                    Refused{{"parallel.expert=3"},
-                            "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
-                    Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
-                    Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
-                    Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
-                    Refused{{"parallel.data=-1"}, "must not be negative"},
-                    Refused{{"parallel.data=3", "data.microbatch=2"},
-                            "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
-                            "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
-                    Refused{{"parallel.zero=2"}, "must be 1"},
-                    Refused{{"parallel.device_messages=maybe"}, "maybe"},
-                    Refused{{"parallel.watchdog=-1"}, "must not be negative"},
-                    Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
-                    Refused{{"output.log_every=0"}, "must be positive"},
-                    Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
-                    Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
-                    Refused{{"output.keep=0"}, "must be positive"},
-                    Refused{{"output.resume=nowhere.h5"},
-                            "is neither latest nor never nor a checkpoint"}));
+    testing::Values(
+        Refused{{"parallel.context=3"},
+                "context = 3: data.sequence, 64, is no multiple of it; these do: 1, 2, "
+                "4, 8, 16"},
+        Refused{{"parallel.context=64"},
+                "a rank would hold 1 tokens of a sequence, less than "
+                "delta_net.conv_taps - 1, 3"},
+        Refused{{"parallel.context=0"}, "context = 0: must be positive"},
+        Refused{{"parallel.context=2", "model.experts.capacity={rule: position, factor: 1.0}"},
+                "context ranks do not count together what is dropped; these do: 1"},
+        Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
+        Refused{{"parallel.expert=3"},
+                "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
+        Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
+        Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
+        Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
+        Refused{{"parallel.data=-1"}, "must not be negative"},
+        Refused{{"parallel.data=3", "data.microbatch=2"},
+                "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
+                "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
+        Refused{{"parallel.zero=2"}, "must be 1"},
+        Refused{{"parallel.device_messages=maybe"}, "maybe"},
+        Refused{{"parallel.watchdog=-1"}, "must not be negative"},
+        Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
+        Refused{{"output.log_every=0"}, "must be positive"},
+        Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
+        Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
+        Refused{{"output.keep=0"}, "must be positive"},
+        Refused{{"output.resume=nowhere.h5"}, "is neither latest nor never nor a checkpoint"}));
 
 }  // namespace
 }  // namespace qnext
