@@ -3,7 +3,7 @@
 
 #include "core/types.hpp"
 #include "layers/model.hpp"
-#include "parallel/communicator.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <cstdint>
 
@@ -30,10 +30,13 @@ class ExpertLoadCounter {
   template <class Storage>
   void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Of all ranks of `over` together. Waits for the device.
-  ExpertLoad read(const Communicator& over) const;
+  /// Of all ranks of a stage together. Waits for the device.
+  ExpertLoad read(const ProcessGrid& grid) const;
 
  private:
+  /// The last layer is one that the balance losses leave out, which alone sum over the ranks that
+  /// share a microbatch.
+  bool last_apart_;
   MixtureOfExpertsConfig config_;
   Tensor<double, 2> chosen_;  // (L, E)
   Tensor<double, 2> kept_;    // (L, E)

@@ -74,11 +74,11 @@ class BalanceLoss {
   struct Saved {
     std::vector<RoutingStatistics<Real>> mine;        // (L)  filled by the layers' forward
     std::vector<RoutingStatistics<Real>> statistics;  // (L)  of all tokens; `mine` if alone
-    RoutingOfLayers<Real> part, whole;                // their memory, if tensor ranks share tokens
+    RoutingOfLayers<Real> part, whole;                // their memory, if ranks share tokens
     Tensor<Real, 1> received;                         // for their sum
     Tensor<int, 1> received_counts;
     Tensor<Real, 3> constant;  // (L or 1, 1 or S, E)  C of each layer
-    int tokens = 0;            // of the microbatch
+    int tokens = 0;            // of the microbatch, on all ranks that share it
   };
 
   BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
@@ -89,8 +89,9 @@ class BalanceLoss {
 
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
 
-  /// After the forward pass of all layers: the statistics of all tokens from those of the rows of
-  /// each tensor rank, in the order of the ranks.
+  /// After the forward pass of all layers: the statistics of all tokens of the sequences from those
+  /// of the rows of each tensor rank, then of the pieces of each context rank, in the order of the
+  /// ranks.
   void sum_over_ranks(const Exec& exec, const Saved& saved) const;
 
   /// After that: adds the losses, without coefficients, to `balance` and
@@ -109,6 +110,8 @@ class BalanceLoss {
   void end_step(const Exec& exec) const;
 
  private:
+  /// This rank sees all tokens of its sequences.
+  bool alone() const { return grid_.degrees.tensor * grid_.degrees.context == 1; }
   bool per_sequence() const {
     return config_.form == Form::maxtext ||
            (config_.form == Form::megatron && config_.scope == Scope::sequence);

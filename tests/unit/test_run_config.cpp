@@ -159,6 +159,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"run.gradient_order=heap"}, "run.gradient_order = heap"},
                     Refused{{"run.dropout=1.0"}, "run.dropout = 1.0: must be from 0 to below 1"},
                     Refused{{"run.wall_time=-1"}, "run.wall_time = -1: must not be negative"},
+                    Refused{{"run.memory_limit=lots"},
+                            "run.memory_limit = lots: must be bytes or, for example, 2 GiB"},
                     Refused{{"run.peak_flops=-1"}, "run.peak_flops = -1: must not be negative"},
                     Refused{{"run.step=5"}, "run.step: nothing reads this key"}));
 
@@ -259,7 +261,15 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
     testing::Values(
-        Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
+        Refused{{"parallel.context=3"},
+                "context = 3: data.sequence, 64, is no multiple of it; these do: 1, 2, "
+                "4, 8, 16"},
+        Refused{{"parallel.context=64"},
+                "a rank would hold 1 tokens of a sequence, less than "
+                "delta_net.conv_taps - 1, 3"},
+        Refused{{"parallel.context=0"}, "context = 0: must be positive"},
+        Refused{{"parallel.context=2", "model.experts.capacity={rule: position, factor: 1.0}"},
+                "context ranks do not count together what is dropped; these do: 1"},
         Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
         Refused{{"parallel.expert=3"},
                 "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
