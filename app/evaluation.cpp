@@ -17,9 +17,10 @@ struct Windows {
 
 // Microbatches of this rank, whose sequences are equally long: a shorter window is one of its own.
 std::vector<Windows> microbatches_of_rank(const EvaluationStream& stream,
-                                          const MicrobatchShape& largest,
-                                          const Communicator& data) {
-  const auto sequence = static_cast<std::size_t>(largest.tokens / largest.sequences);
+                                          const MicrobatchShape& largest, const ProcessGrid& grid) {
+  const Communicator& data = grid.data;
+  const auto sequence =
+      static_cast<std::size_t>(largest.tokens / largest.sequences * grid.degrees.context);
   const std::int64_t groups = (stream.windows() + largest.sequences - 1) / largest.sequences;
   std::vector<Windows> microbatches;
   for (std::int64_t group = groups * data.rank() / data.ranks();
@@ -47,21 +48,24 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
                           const ProcessGrid& grid) {
   const Phase phase("evaluation");
   const LossSums sums = LossSums::make();
-  std::vector<Windows> microbatches = microbatches_of_rank(stream, largest, grid.data);
+  std::vector<Windows> microbatches = microbatches_of_rank(stream, largest, grid);
   const std::size_t counted = microbatches.size();
   std::vector<std::int64_t> calls{static_cast<std::int64_t>(counted)};
   grid.stage.maximum(calls);
   microbatches.resize(calls.front(), Windows{0, 1});
-  std::vector<double> losses(counted, 0.0);  // of each microbatch of this rank, on the last stage
+  const int context = grid.degrees.context;
+  const int least_piece = model.config().layer.delta_net.conv_taps - 1;
+  std::vector<double> losses(counted, 0.0);  // of each microbatch, of the tokens of this rank
   std::vector<std::int64_t> labels{0};
   for (const PipelineAction& action :
        forward_schedule({grid.degrees.pipeline, static_cast<int>(model.chunks().size()),
                          static_cast<int>(microbatches.size())})) {
     const std::size_t m = action.microbatch;
-    const TokenBatch batch = stream.batch(microbatches[m].first, microbatches[m].count);
-    const MicrobatchShape shape = shape_of(batch, largest);
+    const TokenBatch batch =
+        fill_up(stream.batch(microbatches[m].first, microbatches[m].count), context, least_piece);
+    const MicrobatchShape shape = shape_of(batch, largest, context);
     auto& slot = memory.slot(action.chunk, 0, shape);
-    slot.batch = to_device(batch);
+    slot.batch = to_device(batch, grid);
     const auto& work = memory.work(shape);
     messages.receive_input(slot);
     model.forward(exec, slot.batch, Dropout{}, slot.saved, work);
@@ -78,7 +82,7 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
   grid.pipeline.sum(labels);
   EvaluationResult result;
   result.labels = labels.front();
-  for (const double loss : grid.data.all_gather(losses)) {
+  for (const double loss : grid.copies.all_gather(losses)) {
     result.loss += loss;
   }
   grid.pipeline.broadcast(HostTensor<double, 1>(&result.loss, 1), grid.pipeline.ranks() - 1);

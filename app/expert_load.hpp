@@ -30,10 +30,13 @@ class ExpertLoadCounter {
   template <class Storage>
   void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Of all data ranks and stages together. Waits for the device.
+  /// Of all ranks together. Waits for the device.
   ExpertLoad read(const ProcessGrid& grid) const;
 
  private:
+  /// The last layer is one that the balance losses leave out, which alone sum over the ranks that
+  /// share a microbatch.
+  bool last_apart_;
   MixtureOfExpertsConfig config_;
   Tensor<double, 2> chosen_;  // (L, E)
   Tensor<double, 2> kept_;    // (L, E)

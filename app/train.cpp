@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/bytes.hpp"
 #include "app/commands.hpp"
 #include "app/flops.hpp"
 #include "app/memory_plan.hpp"
@@ -84,16 +85,16 @@ void log_pipeline(const RunConfig& config, const ModelPlan& plan, RunLog& log) {
                   pipeline.microbatches, bubble_share(pipeline), fmt::join(memory, ", ")));
 }
 
-// Bytes that the plan asks of this rank.
-std::int64_t log_plan(const RunConfig& config, const ProcessGrid& grid, RunLog& log) {
+// Bytes that the plan asks of a rank, of the stage that wants most.
+std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   const ModelPlan plan = plan_model(config, most_documents(config));
   log.line(fmt::format("parameters={} layers={} width={}", plan.parameters, config.model.layers(),
                        config.model.width));
   std::string memory = "memory";
-  for (const auto& line : plan.stages[grid.place.pipeline].lines) {
+  for (const auto& line : plan.largest().lines) {
     memory += fmt::format(" {}={}", line.name, format_bytes(line.bytes));
   }
-  const std::int64_t total = plan.stages[grid.place.pipeline].total();
+  const std::int64_t total = plan.largest().total();
   log.line(memory + " total=" + format_bytes(total));
   log_pipeline(config, plan, log);
   std::string formula;
@@ -106,9 +107,22 @@ std::int64_t log_plan(const RunConfig& config, const ProcessGrid& grid, RunLog& 
   return total;
 }
 
-// The plan against what the run took beside what the program holds before it begins.
-void log_memory(std::int64_t planned, std::int64_t at_start, RunLog& log) {
-  const std::int64_t taken = peak_resident_bytes() - at_start;
+void refuse_above_limit(const Deck& deck, std::int64_t limit, std::int64_t planned) {
+  deck.section("run").check(
+      limit == 0 || planned <= limit, "memory_limit",
+      fmt::format("a rank is planned to take {} bytes ({}) and allowed to take {}; fewer tokens in "
+                  "data.microbatch, run.recompute, or more ranks in parallel.context or "
+                  "parallel.tensor want less",
+                  planned, format_bytes(planned), limit));
+}
+
+// The plan against what the run took beside what the program holds before it begins: of the rank
+// that took most.
+void log_memory(std::int64_t planned, std::int64_t at_start, const Communicator& world,
+                RunLog& log) {
+  std::vector<std::int64_t> most{peak_resident_bytes() - at_start};
+  world.maximum(most);
+  const std::int64_t taken = most.front();
   log.line(fmt::format("memory planned={} taken={} difference={:+.1f}% at_start={}",
                        format_bytes(planned), format_bytes(taken),
                        100.0 * (static_cast<double>(taken) / static_cast<double>(planned) - 1.0),
@@ -127,7 +141,8 @@ Status train(const TrainOptions& options, const Communicator& world) {
   RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
   log_ranks(grid, log);
-  const std::int64_t planned = log_plan(config, grid, log);
+  const std::int64_t planned = log_plan(config, log);
+  refuse_above_limit(deck, config.run.memory_limit, planned);
   if (world.first()) {
     folder.write_deck(deck);
   }
@@ -143,7 +158,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const std::int64_t at_start = resident_bytes();
   const Status status =
       with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
-  log_memory(planned, at_start, log);
+  log_memory(planned, at_start, world, log);
   if (options.profile) {
     Profile::stop();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

@@ -78,13 +78,13 @@ void TrainingStep<Storage>::keep_losses(const Exec& exec, const Chunk& chunk,
 template <class Storage>
 void TrainingStep<Storage>::forward(const Exec& exec, const PipelineAction& action,
                                     const TokenBatch& batch, const Dropout& dropout) {
-  const MicrobatchShape shape = shape_of(batch, largest_);
+  const MicrobatchShape shape = shape_of(batch, largest_, grid_.degrees.context);
   auto& slot = memory_.slot(action.chunk, action.microbatch, shape);
-  slot.batch = to_device(batch);
+  slot.batch = to_device(batch, grid_);
   messages_.receive_input(slot);
   const Phase phase("forward");
   model_.forward(exec, slot.batch, dropout, slot.saved, memory_.work(shape));
-  load_.add<Storage>(exec, slot.saved, shape.tokens);
+  load_.add<Storage>(exec, slot.saved, static_cast<int>(batch.tokens.size()));
   messages_.send_output(slot);
 }
 
@@ -92,7 +92,7 @@ template <class Storage>
 void TrainingStep<Storage>::backward(const Exec& exec, const PipelineAction& action,
                                      const TokenBatch& batch, const Dropout& dropout,
                                      const LossScale& scale) {
-  const MicrobatchShape shape = shape_of(batch, largest_);
+  const MicrobatchShape shape = shape_of(batch, largest_, grid_.degrees.context);
   auto& slot = memory_.in_flight(action.chunk, action.microbatch);
   const auto& work = memory_.work(shape);
   {
@@ -122,7 +122,8 @@ void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
   grid_.pipeline.sum_whole(model_.balance_loss().step_counts());
 }
 
-// One after the other over the microbatches of the step.
+// One after the other over the microbatches of the step. Context ranks know the losses of their own
+// tokens, and the balance loss of all of them.
 template <class Storage>
 void TrainingStep<Storage>::add_losses(const LossScale& scale, const BatchCounts& counts,
                                        StepNumbers& numbers) const {
@@ -133,11 +134,12 @@ void TrainingStep<Storage>::add_losses(const LossScale& scale, const BatchCounts
   for (std::size_t i = 0; i < of_stages.size(); ++i) {
     mine[i % mine.size()] += of_stages[i];
   }
-  const auto all = grid_.data.all_gather(mine);
+  const auto all = grid_.copies.all_gather(mine);
   for (std::size_t i = 0; i < all.size(); i += 3) {
+    const bool first_piece = i / host.size() % grid_.degrees.context == 0;
     numbers.loss += all[i];
     numbers.loss_mtp += all[i + 1];
-    numbers.loss_balance += all[i + 2];
+    numbers.loss_balance += first_piece ? all[i + 2] : 0.0;
   }
   numbers.loss *= scale.cross_entropy;
   numbers.loss_mtp /= static_cast<double>(std::max<std::int64_t>(counts.mtp_labels, 1));

@@ -4,6 +4,8 @@
 #include "core/team.hpp"
 #include "parallel/ordered_sum.hpp"
 
+#include <algorithm>
+
 namespace qnext {
 namespace {
 
@@ -140,11 +142,12 @@ typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(Arena& arena,
                                                                    int first, int L) const {
   Saved saved;
   saved.first = first;
-  const int S = shape.sequences, ranks = grid_.degrees.tensor;
+  const int S = shape.sequences;
   saved.part = RoutingOfLayers<Real>::reserve(arena, L, S, experts_);
   saved.whole = saved.part;
-  if (ranks > 1) {
+  if (!alone()) {
     saved.whole = RoutingOfLayers<Real>::reserve(arena, L, S, experts_);
+    const int ranks = std::max(grid_.degrees.tensor, grid_.degrees.context);
     const std::int64_t room = ordered_sum_room(ranks, saved.part.count.size());
     saved.received = arena.reserve<Real, 1>("routing_received", room);
     saved.received_counts = arena.reserve<int, 1>("routing_received_counts", room);
@@ -155,19 +158,21 @@ typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(Arena& arena,
     saved.constant = arena.reserve<Real, 3>("balance_constant", couples_layers() ? 1 : L,
                                             per_sequence() ? shape.sequences : 1, experts_);
   }
-  saved.tokens = shape.tokens;
+  saved.tokens = shape.tokens * grid_.degrees.context;
   return saved;
 }
 
 template <class Real>
 void BalanceLoss<Real>::sum_over_ranks(const Exec& exec, const Saved& saved) const {
-  if (grid_.degrees.tensor == 1) {
+  if (alone()) {
     return;
   }
   const auto sum = [&](const auto& part, const auto& whole, const auto& received) {
     using T = typename std::decay_t<decltype(part)>::value_type;
+    const Tensor<T, 1> numbers(whole.data(), whole.size());
     Kokkos::deep_copy(exec, whole, part);
-    ordered_sum<T>(exec, grid_.tensor, Tensor<T, 1>(whole.data(), whole.size()), received);
+    ordered_sum<T>(exec, grid_.tensor, numbers, received);
+    ordered_sum<T>(exec, grid_.context, numbers, received);
   };
   sum(saved.part.count, saved.whole.count, saved.received_counts);
   sum(saved.part.probability, saved.whole.probability, saved.received);

@@ -75,11 +75,11 @@ class BalanceLoss {
     int first = 0;                                    // layer, of those of the whole model
     std::vector<RoutingStatistics<Real>> mine;        // (L)  filled by the layers' forward
     std::vector<RoutingStatistics<Real>> statistics;  // (L)  of all tokens; `mine` if alone
-    RoutingOfLayers<Real> part, whole;                // their memory, if tensor ranks share tokens
+    RoutingOfLayers<Real> part, whole;                // their memory, if ranks share tokens
     Tensor<Real, 1> received;                         // for their sum
     Tensor<int, 1> received_counts;
     Tensor<Real, 3> constant;  // (L or 1, 1 or S, E)  C of each layer
-    int tokens = 0;            // of the microbatch
+    int tokens = 0;            // of the microbatch, on all ranks that share it
   };
 
   BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
@@ -99,9 +99,9 @@ class BalanceLoss {
   /// gradients want those of the last ones.
   bool couples_layers() const { return config_.form == Form::huggingface; }
 
-  /// After the forward pass of the layers: the statistics of all tokens from those of the rows of
-  /// each tensor rank, in the order of the ranks, and the shares. `goes_on`: there are layers in
-  /// front of them.
+  /// After the forward pass of the layers: the statistics of all tokens of the sequences from those
+  /// of the rows of each tensor rank, then of the pieces of each context rank, in the order of the
+  /// ranks, and the shares. `goes_on`: there are layers in front of them.
   void share_out(const Exec& exec, const Saved& saved, bool goes_on = false) const;
 
   /// After that: adds the losses of the layers, without coefficients, to `balance` and `router_z`,
@@ -121,6 +121,8 @@ class BalanceLoss {
   void end_step(const Exec& exec) const;
 
  private:
+  /// This rank sees all tokens of its sequences.
+  bool alone() const { return grid_.degrees.tensor * grid_.degrees.context == 1; }
   bool per_sequence() const {
     return config_.form == Form::maxtext ||
            (config_.form == Form::megatron && config_.scope == Scope::sequence);

@@ -108,10 +108,11 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
         std::make_unique<ExpertsOverRanks<Storage>>(grid.expert, degree, E, config.receive_factor);
   }
   const auto init = Init::normal(config.init_deviation);
-  require(grid.degrees.tensor == 1 || config.capacity.rule == Capacity::Rule::dropless,
+  require(grid.degrees.tensor * grid.degrees.context == 1 ||
+              config.capacity.rule == Capacity::Rule::dropless,
           prefix +
-              ": tensor ranks do not count together what a capacity drops; wanted dropless or "
-              "the tensor degree 1");
+              ": tensor and context ranks do not count together what a capacity drops; wanted "
+              "dropless or the degrees 1");
   table.add(grid.replicated(
                 {.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init}),
             router_);

@@ -84,7 +84,10 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
 template <class Storage>
 Dropout Model<Storage>::on_rows(const Dropout& dropout, const Microbatch& batch) const {
   const MicrobatchShape shape{batch.tokens.extent_int(0), 0, batch.documents.sequences};
-  return {dropout.probability, dropout.key, split_of(shape).token_rows()};
+  TokenRows rows = split_of(shape).token_rows();
+  rows.first += grid_.place.context * rows.sequence;
+  rows.sequence *= grid_.degrees.context;
+  return {dropout.probability, dropout.key, rows};
 }
 
 template <class Storage>
@@ -265,8 +268,8 @@ void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dr
   if (chunk.last()) {
     norm_->template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
     if (mtp_ && batch.labels.data() != nullptr) {
-      mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, *embedding_, saved.normed,
-                    dropout, saved.mtp, work.mtp, work.mtp_layer);
+      mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, batch.behind, *embedding_,
+                    saved.normed, dropout, saved.mtp, work.mtp, work.mtp_layer);
     }
   }
   balance_.share_out(exec, saved.balance, !chunk.first());
@@ -340,8 +343,11 @@ template <class Storage>
 void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
                           const Work& work) const {
   const Phase phase("step");
-  require(grid_.degrees.tensor == 1, "decoding is not divided over tensor ranks, which are " +
-                                         std::to_string(grid_.degrees.tensor));
+  for (const auto& [kind, ranks] :
+       {std::pair{"tensor", grid_.degrees.tensor}, std::pair{"context", grid_.degrees.context}}) {
+    require(ranks == 1, std::string("decoding is not divided over ") + kind + " ranks, which are " +
+                            std::to_string(ranks));
+  }
   embedding_->forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],

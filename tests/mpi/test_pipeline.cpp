@@ -57,7 +57,7 @@ RunConfig config_of(const Case& c, const Degrees& degrees) {
   config.run.dropout = c.dropout;
   config.run.gradient_order = c.order;
   config.mtp_loss = c.mtp ? 0.3 : 0.0;
-  config.data.sequence = 33;
+  config.data.sequence = 34;
   config.data.batch = c.microbatches;
   config.data.microbatch = 1;
   config.degrees = degrees;
@@ -76,7 +76,7 @@ std::vector<TokenBatch> batches_of(const RunConfig& config, std::int64_t step, i
   std::vector<TokenBatch> batches;
   for (int m = 0; m < config.microbatches_of_rank(); ++m) {
     const int place = data_place * config.microbatches_of_rank() + m;
-    const std::vector<int> lengths{20 - place, 1, 12 + place};
+    const std::vector<int> lengths{21 - place, 1, 12 + place};
     const test::TestBatch batch(lengths, config.model.vocabulary, 100 * step + place);
     TokenBatch& tokens = batches.emplace_back();
     tokens.tokens.assign(batch.tokens.begin(), batch.tokens.end());
@@ -258,6 +258,11 @@ std::vector<Case> cases() {
        .degrees = {.pipeline = 2, .expert = 2, .data = 2},
        .stage_layers = {3, 2},
        .balance = coupled},
+      {.name = "WithContext",
+       .degrees = {.context = 2, .pipeline = 2},
+       .chunks = 2,
+       .stage_layers = {1, 1, 2, 1},
+       .balance = coupled},
       {.name = "WithTensor",
        .degrees = {.tensor = 2, .pipeline = 2},
        .chunks = 2,
@@ -337,6 +342,10 @@ std::vector<Case> cases_with_shared_weights() {
        .tied_head = true,
        .mtp = true,
        .recompute = Recompute::block},
+      {.name = "ModuleWithContext",
+       .degrees = {.context = 2, .pipeline = 2},
+       .stage_layers = {3, 2},
+       .mtp = true},
       {.name = "BothWithTensor",
        .degrees = {.tensor = 2, .pipeline = 2},
        .stage_layers = {3, 2},
@@ -391,7 +400,7 @@ TEST(PipelineTraffic, IsWhatThePageSays) {
   run.gradients(1);
   std::vector<std::int64_t> all{sent() - before};
   grid.world.sum(all);
-  const std::int64_t T = 33, D = run.config.model.width, E = run.config.model.layer.experts.experts;
+  const std::int64_t T = 34, D = run.config.model.width, E = run.config.model.layer.experts.experts;
   EXPECT_EQ(all[0], M * 3 * (2 * 4 * (T * D + E) + 8));
 }
 
