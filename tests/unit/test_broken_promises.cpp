@@ -161,8 +161,7 @@ TEST(BrokenPromises, OfExperts) {
   expect_sentence("e: 5 experts per token of 4", [&] { experts(config, 1); });
   config.experts_per_token = 2;
   config.capacity.rule = Capacity::Rule::position;
-<<<<<<< HEAD
-  expect_sentence("wanted dropless or the tensor degree 1", [&] { experts(config, 2); });
+  expect_sentence("wanted dropless or the degrees 1", [&] { experts(config, 2); });
   expect_sentence("5 experts over 4 ranks, receive_factor 2",
                   [] { ExpertsOverRanks<float>(Communicator(), 4, 5, 2.0); });
   expect_sentence("capacity: unknown rule",
@@ -186,9 +185,6 @@ TEST(BrokenPromises, OfDecoding) {
   Model<float>::Saved saved;
   expect_sentence("decoding is not divided over tensor ranks, which are 2",
                   [&] { model.step(Exec{}, batch.batch, state, saved, {}); });
-=======
-  expect_sentence("wanted dropless or the degrees 1", [&] { experts(config, 2); });
->>>>>>> context
 }
 
 TEST(BrokenPromises, OfRanks) {
