@@ -65,10 +65,8 @@ class ChannelMpi : public Channel {
     }
   }
 
-  void all_gather(const void* mine, void* all, std::int64_t bytes) const override {
-    require(bytes <= std::numeric_limits<int>::max(), "MPI_Allgather counts in int");
-    const int count = static_cast<int>(bytes);
-    QNEXT_MPI(MPI_Allgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, communicator_));
+  void all_gather(std::int64_t mine, std::int64_t* all) const override {
+    QNEXT_MPI(MPI_Allgather(&mine, 1, MPI_INT64_T, all, 1, MPI_INT64_T, communicator_));
   }
 
   void sum(std::int64_t* values, int count) const override {

@@ -139,7 +139,7 @@ std::vector<T> Communicator::all_gather(const std::vector<T>& mine) const {
   const auto count = static_cast<std::int64_t>(mine.size());
   {
     const Traffic::Call call(*traffic_, "counts", sizeof(count));
-    channel_->all_gather(&count, counts.data(), sizeof(count));
+    channel_->all_gather(count, counts.data());
   }
   std::vector<std::int64_t> borders(ranks() + 1, 0);
   std::partial_sum(counts.begin(), counts.end(), borders.begin() + 1);
