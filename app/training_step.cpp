@@ -129,7 +129,7 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
   StepNumbers numbers;
   numbers.gradients = optimizer_.gradient_norms(exec);
   add_losses(scale, counts, numbers);
-  numbers.load = load_.read(grid_);
+  numbers.load = load_.read(grid_.data);
   numbers.mean_length = counts.mean_length();
   numbers.tokens = counts.tokens;
   return numbers;

@@ -123,10 +123,11 @@ std::vector<RoutingStatistics<Real>> RoutingOfLayers<Real>::layers() const {
 
 template <class Real>
 BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int experts,
-                               int experts_per_token, const ProcessGrid& grid)
+                               int experts_per_token, const ProcessGrid& grid, int watched)
     : config_(config),
       grid_(grid),
       layers_(layers),
+      watched_(watched),
       experts_(experts),
       experts_per_token_(experts_per_token) {
   if (config.form == Form::megatron && config.scope == Scope::global) {
@@ -140,11 +141,11 @@ template <class Real>
 typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
   Saved saved;
-  const int S = shape.sequences;
-  saved.part = RoutingOfLayers<Real>::reserve(arena, layers_, S, experts_);
+  const int S = shape.sequences, all = layers_ + watched_;
+  saved.part = RoutingOfLayers<Real>::reserve(arena, all, S, experts_);
   saved.whole = saved.part;
   if (!alone()) {
-    saved.whole = RoutingOfLayers<Real>::reserve(arena, layers_, S, experts_);
+    saved.whole = RoutingOfLayers<Real>::reserve(arena, all, S, experts_);
     const int ranks = std::max(grid_.degrees.tensor, grid_.degrees.context);
     const std::int64_t room = ordered_sum_room(ranks, saved.part.count.size());
     saved.received = arena.reserve<Real, 1>("routing_received", room);

@@ -72,8 +72,9 @@ class BalanceLoss {
   using Scope = BalanceLossConfig::Scope;
 
   struct Saved {
-    std::vector<RoutingStatistics<Real>> mine;        // (L)  filled by the layers' forward
-    std::vector<RoutingStatistics<Real>> statistics;  // (L)  of all tokens; `mine` if alone
+    // (L and those that are watched)
+    std::vector<RoutingStatistics<Real>> mine;        // filled by the layers' forward
+    std::vector<RoutingStatistics<Real>> statistics;  // of all tokens; `mine` if alone
     RoutingOfLayers<Real> part, whole;                // their memory, if ranks share tokens
     Tensor<Real, 1> received;                         // for their sum
     Tensor<int, 1> received_counts;
@@ -81,8 +82,9 @@ class BalanceLoss {
     int tokens = 0;            // of the microbatch, on all ranks that share it
   };
 
+  /// `watched` more layers have statistics and no loss.
   BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
-              const ProcessGrid& grid = {});
+              const ProcessGrid& grid = {}, int watched = 0);
 
   /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
   bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
@@ -123,6 +125,7 @@ class BalanceLoss {
   BalanceLossConfig config_;
   ProcessGrid grid_;
   int layers_;
+  int watched_;
   int experts_;
   int experts_per_token_;
   Tensor<double, 2> step_counts_;

@@ -25,6 +25,11 @@ int balanced_layers(const ModelConfig& config) {
          (balances_mtp(config) ? 1 : 0);
 }
 
+// The MTP module's layer where the balance losses leave it out: its load counts all the same.
+int watched_layers(const ModelConfig& config) {
+  return config.mtp_modules > 0 && !balances_mtp(config) ? 1 : 0;
+}
+
 }  // namespace
 
 LossSums LossSums::make() {
@@ -59,7 +64,7 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
                                    : std::make_unique<MultiTokenPrediction<Storage>>(
                                          config.layer, config.init_deviation, grid, table)),
       balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
-               config.layer.experts.experts_per_token, grid) {}
+               config.layer.experts.experts_per_token, grid, watched_layers(config)) {}
 
 template <class Storage>
 Dropout Model<Storage>::on_rows(const Dropout& dropout, const Microbatch& batch) const {
@@ -136,8 +141,8 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
       saved.layers[i].mlp.experts.statistics = saved.balance.mine[balance_index(i)];
     }
   }
-  if (balance_index(config_.layers()) >= 0) {
-    saved.mtp.layer.mlp.experts.statistics = saved.balance.mine[balance_index(config_.layers())];
+  if (mtp_) {
+    saved.mtp.layer.mlp.experts.statistics = saved.balance.mine.back();
   }
   return saved;
 }
