@@ -35,10 +35,6 @@ std::string tensor_obstacle(int tensor, const ModelConfig& model, int sequence) 
     return fmt::format("delta_net.key_heads, {}, is no multiple of it", key_heads);
   }
   const bool has_experts = mtp || any(model.mlps, Mlp::experts);
-  if (has_experts && tensor > 1 && experts.capacity.rule != Capacity::Rule::dropless) {
-    return "experts.capacity is not dropless, and tensor ranks do not count together what is "
-           "dropped";
-  }
   struct Size {
     const char* key;
     int size;
@@ -100,11 +96,6 @@ std::string context_obstacle(int context, int tensor, const ModelConfig& model, 
   if (context > 1 && piece < tensor) {
     return fmt::format("a rank would hold {} tokens of a sequence, less than tensor, {}", piece,
                        tensor);
-  }
-  const bool has_experts = model.mtp_modules > 0 || any(model.mlps, Mlp::experts);
-  if (has_experts && context > 1 && model.layer.experts.capacity.rule != Capacity::Rule::dropless) {
-    return "experts.capacity is not dropless, and context ranks do not count together what is "
-           "dropped";
   }
   return "";
 }

@@ -36,9 +36,7 @@ int layers_with_experts(const ModelConfig& model) {
 }  // namespace
 
 ExpertLoadCounter::ExpertLoadCounter(const ModelConfig& model)
-    : last_apart_(model.mtp_modules > 0 &&
-                  model.balance.form == BalanceLossConfig::Form::huggingface),
-      config_(model.layer.experts),
+    : config_(model.layer.experts),
       chosen_("expert load: chosen", layers_with_experts(model), config_.experts),
       kept_("expert load: kept", layers_with_experts(model), config_.experts) {}
 
@@ -50,18 +48,14 @@ void ExpertLoadCounter::clear(const Exec& exec) const {
 template <class Storage>
 void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Saved& saved,
                             int tokens) const {
-  auto statistics = saved.balance.statistics;
-  const std::size_t first = saved.balance.first;
-  if (saved.chunk.last() && first + statistics.size() < chosen_.extent(0)) {
-    statistics.push_back(saved.mtp.layer.mlp.experts.statistics);  // of the rows of this rank
-  }
+  const auto& statistics = saved.balance.statistics;
   const Capacity& capacity = config_.capacity;
   for (std::size_t layer = 0; layer < statistics.size(); ++layer) {
     const auto& count = statistics[layer].count;
     AddChoices add{count,
                    chosen_,
                    kept_,
-                   static_cast<int>(first + layer),
+                   saved.balance.first + static_cast<int>(layer),
                    std::numeric_limits<int>::max(),
                    std::numeric_limits<int>::max()};
     if (capacity.rule == Capacity::Rule::position) {
@@ -76,15 +70,9 @@ void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Sav
 }
 
 ExpertLoad ExpertLoadCounter::read(const ProcessGrid& grid) const {
-  for (const auto& numbers : {chosen_, kept_}) {
-    if (last_apart_) {
-      const int E = config_.experts;
-      const Tensor<double, 2> last(numbers.data() + numbers.size() - E, 1, E);
-      grid.tensor.sum_whole(last);
-      grid.context.sum_whole(last);
-    }
-    grid.data.sum_whole(numbers);
-    grid.pipeline.sum_whole(numbers);
+  for (const Communicator* over : {&grid.data, &grid.pipeline}) {
+    over->sum_whole(chosen_);
+    over->sum_whole(kept_);
   }
   const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_);
   const auto kept = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), kept_);

@@ -3,7 +3,7 @@
 
 #include "core/types.hpp"
 #include "layers/model.hpp"
-#include "parallel/process_grid.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 
@@ -24,19 +24,16 @@ class ExpertLoadCounter {
 
   void clear(const Exec& exec) const;
 
-  /// After the forward pass of a microbatch of `tokens` tokens in one chunk of the model. Counts
-  /// hold whatever the recompute policy, and the module for multi-token prediction is one of the
-  /// layers whatever the balance loss.
+  /// After the forward pass in one chunk of the model, of a microbatch of `tokens` tokens on all
+  /// ranks that share it. Counts hold whatever the recompute policy, and the module for multi-token
+  /// prediction is one of the layers whatever the balance loss.
   template <class Storage>
   void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Of all ranks together. Waits for the device.
+  /// Of all stages and of all data ranks, which have other sequences. Waits for the device.
   ExpertLoad read(const ProcessGrid& grid) const;
 
  private:
-  /// The last layer is one that the balance losses leave out, which alone sum over the ranks that
-  /// share a microbatch.
-  bool last_apart_;
   MixtureOfExpertsConfig config_;
   Tensor<double, 2> chosen_;  // (L, E)
   Tensor<double, 2> kept_;    // (L, E)

@@ -74,7 +74,8 @@ TokenBatch fill_up(TokenBatch batch, int ranks, int piece) {
   if (ranks == 1 || tokens == wanted) {
     return batch;
   }
-  require(batch.sequences == 1, "several sequences are filled up to a multiple of context ranks");
+  require(batch.sequences == 1,
+          "several sequences are filled up to a multiple of context ranks, wanted one");
   batch.tokens.resize(wanted, 0);
   batch.labels.resize(wanted, -1);
   batch.lengths.push_back(wanted - tokens);

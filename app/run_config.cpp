@@ -317,9 +317,6 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");
   config.output = read_output(deck.section("output"), config.run.name);
-  parallel.check(config.degrees.pipeline == 1 || !config.output.checkpoints(), "pipeline",
-                 "this version writes no checkpoints of pipeline stages: output.checkpoint_every "
-                 "must be 0");
   deck.refuse_unread();
   return config;
 }

@@ -28,7 +28,7 @@ std::vector<std::vector<Span>> documents_of(const std::vector<int>& lengths, int
   std::vector<std::vector<Span>> documents(sequences);
   int begin = 0;
   for (const int length : lengths) {
-    require(length > 0, "a document is empty");
+    require(length > 0, "context: a document without tokens");
     const int s = begin / sequence;
     const Span span{begin - s * sequence, begin - s * sequence + length};
     require(span.end <= sequence, "context: a document of " + std::to_string(length) +

@@ -123,10 +123,11 @@ std::vector<RoutingStatistics<Real>> RoutingOfLayers<Real>::layers() const {
 
 template <class Real>
 BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int experts,
-                               int experts_per_token, const ProcessGrid& grid)
+                               int experts_per_token, const ProcessGrid& grid, int watched)
     : config_(config),
       grid_(grid),
       layers_(layers),
+      watched_(watched),
       experts_(experts),
       experts_per_token_(experts_per_token) {
   if (config.form == Form::megatron && config.scope == Scope::global) {
@@ -139,14 +140,15 @@ BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int 
 template <class Real>
 typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(Arena& arena,
                                                                    const MicrobatchShape& shape,
-                                                                   int first, int L) const {
+                                                                   int first, int routers) const {
   Saved saved;
   saved.first = first;
+  saved.balanced = std::max(0, std::min(first + routers, layers_) - first);
   const int S = shape.sequences;
-  saved.part = RoutingOfLayers<Real>::reserve(arena, L, S, experts_);
+  saved.part = RoutingOfLayers<Real>::reserve(arena, routers, S, experts_);
   saved.whole = saved.part;
   if (!alone()) {
-    saved.whole = RoutingOfLayers<Real>::reserve(arena, L, S, experts_);
+    saved.whole = RoutingOfLayers<Real>::reserve(arena, routers, S, experts_);
     const int ranks = std::max(grid_.degrees.tensor, grid_.degrees.context);
     const std::int64_t room = ordered_sum_room(ranks, saved.part.count.size());
     saved.received = arena.reserve<Real, 1>("routing_received", room);
@@ -155,8 +157,9 @@ typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(Arena& arena,
   saved.mine = saved.part.layers();
   saved.statistics = saved.whole.layers();
   if (config_.form != Form::none) {
-    saved.constant = arena.reserve<Real, 3>("balance_constant", couples_layers() ? 1 : L,
-                                            per_sequence() ? shape.sequences : 1, experts_);
+    saved.constant =
+        arena.reserve<Real, 3>("balance_constant", couples_layers() ? 1 : saved.balanced,
+                               per_sequence() ? shape.sequences : 1, experts_);
   }
   saved.tokens = shape.tokens * grid_.degrees.context;
   return saved;
@@ -211,7 +214,7 @@ void BalanceLoss<Real>::share_out(const Exec& exec, const Saved& saved, bool goe
   const double choices = config_.form == Form::megatron ? experts_per_token_ : 1.0;
   const double layers = couples_layers() ? layers_ : 1.0;
   const auto scale = static_cast<Real>(R / (choices * layers * saved.tokens));
-  for (int layer = 0; layer < static_cast<int>(saved.statistics.size()); ++layer) {
+  for (int layer = 0; layer < saved.balanced; ++layer) {
     const auto C = constant(saved, layer);
     Kokkos::parallel_for("balance_loss::shares", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
                          Shares<Real>{saved.statistics[layer].count, C, scale, couples_layers()});
@@ -229,7 +232,7 @@ void BalanceLoss<Real>::forward(const Exec& exec, const Saved& saved, bool train
   if (empty()) {
     return;
   }
-  for (int layer = static_cast<int>(saved.statistics.size()) - 1; layer >= 0; --layer) {
+  for (int layer = saved.balanced - 1; layer >= 0; --layer) {
     const auto C = config_.form == Form::none ? Tensor<Real, 2>() : constant(saved, layer);
     Kokkos::parallel_for(
         "balance_loss::add", row_policy(exec, 1),

@@ -72,9 +72,10 @@ class BalanceLoss {
   using Scope = BalanceLossConfig::Scope;
 
   struct Saved {
-    int first = 0;                                    // layer, of those of the whole model
-    std::vector<RoutingStatistics<Real>> mine;        // (L)  filled by the layers' forward
-    std::vector<RoutingStatistics<Real>> statistics;  // (L)  of all tokens; `mine` if alone
+    int first = 0;     // router, of those of the whole model
+    int balanced = 0;  // L: routers with losses; behind them are those that are watched
+    std::vector<RoutingStatistics<Real>> mine;        // filled by the layers' forward
+    std::vector<RoutingStatistics<Real>> statistics;  // of all tokens; `mine` if alone
     RoutingOfLayers<Real> part, whole;                // their memory, if ranks share tokens
     Tensor<Real, 1> received;                         // for their sum
     Tensor<int, 1> received_counts;
@@ -82,17 +83,18 @@ class BalanceLoss {
     int tokens = 0;            // of the microbatch, on all ranks that share it
   };
 
+  /// `watched` more layers have statistics and no loss.
   BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
-              const ProcessGrid& grid = {});
+              const ProcessGrid& grid = {}, int watched = 0);
 
   /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
   bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
 
-  /// For all layers, or for L consecutive ones from `first` on.
+  /// For the routers of all layers, or for consecutive ones from `first` on.
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const {
-    return reserve_saved(arena, shape, 0, layers_);
+    return reserve_saved(arena, shape, 0, layers_ + watched_);
   }
-  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape, int first, int L) const;
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape, int first, int routers) const;
 
   /// Whether the gradient of one layer depends on the counts of the others. Then `share_out` of
   /// consecutive layers adds to the shares C of those in front of them, in saved.constant, and the
@@ -134,6 +136,7 @@ class BalanceLoss {
   BalanceLossConfig config_;
   ProcessGrid grid_;
   int layers_;
+  int watched_;
   int experts_;
   int experts_per_token_;
   Tensor<double, 2> step_counts_;

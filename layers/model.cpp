@@ -26,6 +26,11 @@ int balanced_layers(const ModelConfig& config) {
          (balances_mtp(config) ? 1 : 0);
 }
 
+// The MTP module's layer where the balance losses leave it out: its load counts all the same.
+int watched_layers(const ModelConfig& config) {
+  return config.mtp_modules > 0 && !balances_mtp(config) ? 1 : 0;
+}
+
 }  // namespace
 
 LossSums LossSums::make() {
@@ -47,7 +52,7 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
       chunks_(std::move(chunks)),
       layers_(config.layers()),
       balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
-               config.layer.experts.experts_per_token, grid) {
+               config.layer.experts.experts_per_token, grid, watched_layers(config)) {
   if (chunks_.empty()) {
     chunks_ = {{0, 1, 0, config.layers()}};
   }
@@ -141,10 +146,10 @@ typename Model<Storage>::Saved Model<Storage>::reserve_kept(Arena& arena,
       layer.mlp = layers_[i]->reserve_mlp(arena, shape);
     }
   }
-  int first_balanced = 0, last_balanced = 0;  // routers in front of the chunk, and with it
+  int first = 0, last = 0;  // routers in front of the chunk, and with it
   for (int i = 0; i < end; ++i) {
-    last_balanced += balance_index(i) >= 0;
-    first_balanced += i < begin && balance_index(i) >= 0;
+    last += balance_index(i) >= 0;
+    first += i < begin && balance_index(i) >= 0;
   }
   if (saved.chunk.last()) {
     saved.scale = arena.reserve<Real, 1>("final_norm_scale", T);
@@ -153,11 +158,10 @@ typename Model<Storage>::Saved Model<Storage>::reserve_kept(Arena& arena,
       const Arena::Room room(arena, "mtp");
       saved.mtp = mtp_->reserve_saved(arena, shape);
     }
-    last_balanced = balanced_layers(config_);
+    last = balanced_layers(config_) + watched_layers(config_);
   }
   // Statistics of the routers outlive what is computed again.
-  saved.balance =
-      balance_.reserve_saved(arena, shape, first_balanced, last_balanced - first_balanced);
+  saved.balance = balance_.reserve_saved(arena, shape, first, last - first);
   return saved;
 }
 
@@ -178,16 +182,14 @@ void Model<Storage>::reserve_recomputed(Arena& arena, const MicrobatchShape& sha
       });
     }
   }
-  const auto statistics = [&](int i) {
-    return saved.balance.mine[balance_index(i) - saved.balance.first];
-  };
   for (int i = begin; i < end; ++i) {
     if (balance_index(i) >= 0) {
-      saved.layers[i - begin].mlp.experts.statistics = statistics(i);
+      saved.layers[i - begin].mlp.experts.statistics =
+          saved.balance.mine[balance_index(i) - saved.balance.first];
     }
   }
-  if (saved.chunk.last() && balance_index(config_.layers()) >= 0) {
-    saved.mtp.layer.mlp.experts.statistics = statistics(config_.layers());
+  if (saved.chunk.last() && mtp_) {
+    saved.mtp.layer.mlp.experts.statistics = saved.balance.mine.back();
   }
 }
 

@@ -58,6 +58,7 @@ class ChannelMpi : public Channel {
   ChannelMpi(const ChannelMpi&) = delete;
   ChannelMpi& operator=(const ChannelMpi&) = delete;
 
+  MPI_Comm communicator() const { return communicator_; }
   int rank() const override { return rank_; }
   int ranks() const override { return ranks_; }
   bool takes_device_memory() const override { return device_memory_is_taken(); }
@@ -141,6 +142,11 @@ std::shared_ptr<const Channel> channel_of(MPI_Comm communicator) {
   MPI_Comm own;
   QNEXT_MPI(MPI_Comm_dup(communicator, &own));
   return std::make_shared<ChannelMpi>(own);
+}
+
+MPI_Comm communicator_of(const Channel& channel) {
+  const auto* const of_mpi = dynamic_cast<const ChannelMpi*>(&channel);
+  return of_mpi != nullptr ? of_mpi->communicator() : MPI_COMM_SELF;
 }
 
 }  // namespace qnext

@@ -71,6 +71,9 @@ class Communicator {
   int ranks() const { return channel_->ranks(); }
   bool first() const { return rank() == 0; }
 
+  /// For libraries that want their own handle of the group.
+  const Channel& channel() const { return *channel_; }
+
   /// The ranks that name the same colour, in the order of this group or of their keys.
   Communicator split(int colour) const { return split(colour, rank()); }
   Communicator split(int colour, int key) const;

@@ -42,12 +42,14 @@ struct RankCase {
   double dropout;
   std::vector<int> lengths;  // of the documents
   int sequences;
+  Capacity capacity = {};
 
   ModelConfig config() const {
     ModelConfig config = config_of_ranks(key_value_heads);
     config.tied_head = tied_head;
     config.balance.form = balance;
     config.recompute = recompute;
+    config.layer.experts.capacity = capacity;
     return config;
   }
   TestBatch batch() const { return {lengths, config().vocabulary, 5, sequences}; }

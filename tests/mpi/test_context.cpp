@@ -38,13 +38,32 @@ TEST_P(Context, EqualsOneRankBesideTensorRanks) {
 
 // Documents that fill all pieces, that end around borders and one token behind them, several
 // sequences; pieces of odd length and of as many tokens as the convolution looks back; a mask that
-// must not depend on the ranks; everything that is computed again.
+// must not depend on the ranks; everything that is computed again; experts that drop choices, in
+// which all ranks count together.
 INSTANTIATE_TEST_SUITE_P(
     Cases, Context,
     testing::Values(
         RankCase{"OneDocument", 4, false, Form::megatron, Recompute::none, 0.0, {40}, 1},
         RankCase{"Packed", 2, true, Form::maxtext, Recompute::block, 0.1, {12, 5, 3, 20}, 2},
         RankCase{"OddPieces", 1, false, Form::huggingface, Recompute::mixer, 0.1, {15, 13}, 1},
+        RankCase{"ByPosition",
+                 2,
+                 false,
+                 Form::huggingface,
+                 Recompute::none,
+                 0.0,
+                 {12, 5, 3, 20},
+                 2,
+                 {Capacity::Rule::position, 0.6}},
+        RankCase{"ByProbability",
+                 2,
+                 false,
+                 Form::megatron,
+                 Recompute::block,
+                 0.0,
+                 {12, 5, 3, 20},
+                 2,
+                 {Capacity::Rule::probability, 0.6}},
         RankCase{"ShortPieces", 4, false, Form::megatron, Recompute::none, 0.0, {5, 3, 8}, 2}),
     [](const auto& info) { return info.param.name; });
 
@@ -102,10 +121,6 @@ TEST(ContextRefuses, WhatItDoesNotDivide) {
   expect_refused(
       [&] { fixture.model.step(Exec{}, batch.batch, state, fixture.saved, fixture.work); },
       "decoding is not divided over context ranks");
-  ModelConfig config = c.config();
-  config.layer.experts.capacity = {Capacity::Rule::position, 1.0};
-  expect_refused([&] { test::ModelUnderTest<float>(config, 1, grid); },
-                 "tensor and context ranks do not count together what a capacity drops");
 }
 
 }  // namespace

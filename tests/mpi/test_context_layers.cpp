@@ -322,6 +322,56 @@ TEST(ContextLayersInBf16, PointTheSameWay) {
   expect_same_direction<GatedAttention>(attention_config());
 }
 
+template <class Call>
+void expect_refused(const Call& call, const std::string& words) {
+  try {
+    call();
+    FAIL() << "accepted, wanted: " << words;
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+  }
+}
+
+// States go from rank to rank, not through the caller.
+TEST(ContextLayersRefuse, StatesOfTheCaller) {
+  const ProcessGrid grid = context_grid();
+  const auto share = ContextShare::make({4 * world().ranks()}, 1, world().ranks(), world().rank());
+  const MicrobatchShape shape{4, 1, 1};
+  const auto x = test::to_device<float>(test::uniform(4 * D, -1, 1, 3), 4, D);
+  const auto y = test::nan_tensor<float>(4, D);
+  ParameterTable table;
+  const GatedDeltaNet<float> delta_net(delta_net_config(), grid, table, "a");
+  const GatedAttention<float> attention(attention_config(), grid, table, "b");
+  table.lay_out();
+  GatedDeltaNet<float>::Saved of_delta_net;
+  GatedDeltaNet<float>::State memory;
+  GatedDeltaNet<float>::Work work;
+  expect_refused(
+      [&] {
+        delta_net.forward(Exec{}, share.documents, x, &memory, y, &memory, of_delta_net, work);
+      },
+      "delta net: context ranks pass states to each other and take none");
+  expect_refused(
+      [&] {
+        delta_net.backward(Exec{}, share.documents, x, &memory, of_delta_net, y, &memory, work);
+      },
+      "delta net: context ranks pass gradients of states to each other and take none");
+  GatedAttention<float>::State keys;
+  GatedAttention<float>::Saved saved;
+  expect_refused([&] { attention.forward(Exec{}, share.documents, x, &keys, y, &keys, saved, {}); },
+                 "attention: context ranks pass keys to each other and take none");
+
+  Arena plan;
+  attention.reserve_saved(plan, shape);
+  attention.reserve_work(plan, shape);
+  Arena arena(plan.peak());
+  saved = attention.reserve_saved(arena, shape);
+  const auto room = attention.reserve_work(arena, shape);
+  expect_refused(
+      [&] { attention.forward(Exec{}, make_documents({4}), x, nullptr, y, nullptr, saved, room); },
+      "attention: context ranks want documents that are shared out");
+}
+
 // Bytes of docs/parallel.md that a rank sends in one pass of a layer, of one document.
 TEST(ContextTraffic, IsWhatThePageSays) {
   const int C = world().ranks(), r = world().rank(), P = 16;

@@ -47,6 +47,24 @@ INSTANTIATE_TEST_SUITE_P(
         RankCase{"HeadsForAll", 4, false, Form::megatron, Recompute::none, 0.0, {23, 1, 9}, 1},
         RankCase{"Tied", 2, true, Form::maxtext, Recompute::block, 0.1, {12, 5, 17, 17}, 3},
         RankCase{"FewerTokensThanRanks", 4, false, Form::megatron, Recompute::none, 0.0, {3}, 1},
+        RankCase{"ByPosition",
+                 2,
+                 false,
+                 Form::huggingface,
+                 Recompute::none,
+                 0.0,
+                 {12, 5, 17, 17},
+                 3,
+                 {Capacity::Rule::position, 0.6}},
+        RankCase{"ByProbability",
+                 2,
+                 false,
+                 Form::megatron,
+                 Recompute::block,
+                 0.0,
+                 {12, 5, 17, 17},
+                 3,
+                 {Capacity::Rule::probability, 0.6}},
         RankCase{"OneKeyHead", 1, false, Form::huggingface, Recompute::mixer, 0.0, {4, 26}, 2}),
     [](const auto& info) { return info.param.name; });
 
@@ -179,9 +197,6 @@ TEST(TensorRefuses, WhatItCannotDivide) {
   config = config_of_ranks(1);
   config.layer.delta_net.key_heads = config.layer.delta_net.value_heads = 3;
   expect_refusal(config, "delta net: key_heads = 3, wanted a multiple of " + degree);
-  config = config_of_ranks(1);
-  config.layer.experts.capacity.rule = Capacity::Rule::position;
-  expect_refusal(config, "wanted dropless or the degrees 1");
   config = config_of_ranks(1);
   config.vocabulary = 1;
   expect_refusal(config, "vocabulary = 1, wanted at least " + degree);

@@ -20,6 +20,17 @@ done
 diff <(losses context) <(losses again) || fail "the metrics of two equal runs differ"
 ! diff <(losses one) <(losses context) >difference || fail "two ranks have the bits of one: was anything divided?"
 
+# Experts that drop count together what tensor and context ranks chose. Without evaluation, where the
+# tokens that fill up the last window count too.
+capacity='model.experts.capacity={rule: probability, factor: 0.75}'
+run dropping 1 "$capacity" output.checkpoint_every=0
+run dropping_ranks 4 parallel.context=2 parallel.tensor=2 "$capacity" output.checkpoint_every=0
+sed -i 's/"evaluation_loss": [0-9.e+-]*/"evaluation_loss": 0/' dropping/metrics.jsonl dropping_ranks/metrics.jsonl
+expect_close dropping dropping_ranks 16
+dropped() { grep -oE '"dropped_share": [0-9.e-]+' "$1/metrics.jsonl"; }
+diff <(dropped dropping) <(dropped dropping_ranks) || fail "ranks drop other shares"
+awk -v d="$(dropped dropping | tail -n 1 | cut -d' ' -f2)" 'BEGIN { exit !(d > 0.05) }' || fail "nothing was dropped"
+
 # From step 4 on one rank, and the other way round.
 mkdir -p context_one/checkpoints one_context/checkpoints
 cp context/checkpoints/step_4.h5 context_one/checkpoints

@@ -160,8 +160,6 @@ TEST(BrokenPromises, OfExperts) {
       .model_width = 8, .experts = 4, .experts_per_token = 5, .expert_width = 4};
   expect_sentence("e: 5 experts per token of 4", [&] { experts(config, 1); });
   config.experts_per_token = 2;
-  config.capacity.rule = Capacity::Rule::position;
-  expect_sentence("wanted dropless or the degrees 1", [&] { experts(config, 2); });
   expect_sentence("5 experts over 4 ranks, receive_factor 2",
                   [] { ExpertsOverRanks<float>(Communicator(), 4, 5, 2.0); });
   expect_sentence("capacity: unknown rule",

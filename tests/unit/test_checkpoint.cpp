@@ -335,8 +335,8 @@ TEST_F(Checkpoint, ListsMissingAndUnknownTensors) {
   EXPECT_EQ(message_of([&] { read_checkpoint_tensors(path, fewer.table, fewer.families); }),
             path +
                 ": /optimizer/first_moment: does not hold the tensors of this model: missing 3 "
-                "(model.embed_tokens.weight, model.norm.weight, "
-                "model.layers.0.linear_attn.conv1d.weight)");
+                "(model.embed_tokens.weight, model.layers.0.linear_attn.conv1d.weight, "
+                "model.norm.weight)");
 }
 
 TEST_F(Checkpoint, NamesValuesThatAreMissing) {
@@ -424,18 +424,24 @@ TEST(CheckpointWrite, WantsABufferForEachGroup) {
             std::string::npos);
 }
 
-TEST(CheckpointWrite, WantsWholeTensorsOfARankAlone) {
+// Half of a tensor, and one that other ranks are said to own.
+TEST(CheckpointWrite, WantsEachElementOnce) {
   const TemporaryFolder folder;
-  ParameterTable table;
-  Weight<float, 2> half;
-  Parameter row{.name = "w", .shard = Shard::whole({4, 2})};
-  row.shard.boxes = {{{0}, {2, 2, 1, 1}}};
-  table.add(row, half);
-  table.lay_out();
-  EXPECT_NE(message_of([&] {
-              write_checkpoint(folder / "x.h5", content_at(1), table, {});
-            }).find("/parameters/w: one rank writes whole tensors, several those that they"),
+  const auto message = [&](const Parameter& row) {
+    ParameterTable table;
+    Weight<float, 2> weight;
+    table.add(row, weight);
+    table.lay_out();
+    return message_of([&] { write_checkpoint(folder / "x.h5", content_at(1), table, {}); });
+  };
+  Parameter half{.name = "w", .shard = Shard::whole({4, 2})};
+  half.shard.boxes = {{{0}, {2, 2, 1, 1}}};
+  EXPECT_NE(message(half).find("/parameters/w: the ranks write 4 of 8 elements"),
             std::string::npos);
+  EXPECT_NE(message({.name = "w", .shard = Shard::whole({4, 2}), .owner = false})
+                .find("/parameters/w: the ranks write 0 of 8 elements"),
+            std::string::npos);
+  EXPECT_EQ(names_in(folder.path()), Names{});
 }
 
 class CheckpointFolderTest : public testing::Test {

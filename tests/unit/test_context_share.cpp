@@ -166,6 +166,7 @@ void expect_refused(const std::vector<int>& lengths, int sequences, int ranks,
 TEST(ShareRefuses, WhatDoesNotComeOutEven) {
   expect_refused({6, 4}, 2, 2,
                  "2 sequences of 5 tokens, wanted a multiple of the context degree 2");
+  expect_refused({2, 0, 2}, 1, 2, "context: a document without tokens");
   expect_refused({6, 2}, 2, 2,
                  "a document of 6 tokens crosses the border of its sequence of 4 tokens");
 }

@@ -158,6 +158,27 @@ TEST_F(Hdf5FileTest, RefusesWhatItsCallerMixedUp) {
   refuses("no number type", [&] { file.create_dataset("/x", ElementType::text, {3}); });
 }
 
+TEST_F(Hdf5FileTest, WritesIntoAnExistingFile) {
+  write_everything(path());
+  const auto write = [&](std::int64_t count, const std::vector<float>& number) {
+    auto file = Hdf5File::open_for_writing(path());
+    file.write_attribute<std::int64_t>("/a", "count", count);
+    file.write_box("/a/single", DataType::float32, {}, {}, number.data());
+    file.close();
+  };
+  write(7, {1.5f});  // gives back room behind the last object
+  const std::string before = bytes_of(path());
+  write(8, {2.5f});
+  EXPECT_EQ(Hdf5File(path()).read_attribute<std::int64_t>("/a", "count"), 8);
+  EXPECT_EQ(Hdf5File(path()).read_scalar<float>("/a/single"), 2.5f);
+  write(7, {1.5f});
+  EXPECT_TRUE(bytes_of(path()) == before);
+  if (!Hdf5File::opens_together()) {
+    EXPECT_EQ(message_of([&] { Hdf5File::open_together(path(), {}); }),
+              path() + ": this HDF5 was built without MPI: one rank at a time writes");
+  }
+}
+
 // Groups alone: nothing but what the library keeps in memory until the end.
 TEST_F(Hdf5FileTest, AsksForTheRoomOfItsLastBytes) {
   auto file = Hdf5File::create(path());

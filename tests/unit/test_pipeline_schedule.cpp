@@ -230,8 +230,9 @@ TEST(PipelineSchedule, RefusesChunksWithoutMicrobatches) {
     pipeline_schedule({4, 2, 3}, 0);
     ADD_FAILURE() << "accepted";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("2 chunks on each of 4 stages want as many "
-                                             "microbatches, not 3"),
+    EXPECT_NE(std::string(error.what())
+                  .find("2 chunks on each of 4 stages want as many "
+                        "microbatches, not 3"),
               std::string::npos)
         << error.what();
   }

@@ -249,8 +249,6 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{
             {"parallel.tensor=2", "model.attention.heads=12", "model.attention.key_value_heads=3"},
             "attention.key_value_heads, 3, is no multiple and no divisor of it"},
-        Refused{{"parallel.tensor=2", "model.experts.capacity={rule: position, factor: 1.5}"},
-                "experts.capacity is not dropless"},
         Refused{{"parallel.tensor=2", "model.vocabulary=1"}, "model.vocabulary, 1, is less"},
         Refused{{"parallel.tensor=2", "model.dense_layers=[1]", "model.dense_width=1"},
                 "dense_width, 1, is less"},
@@ -268,9 +266,6 @@ INSTANTIATE_TEST_SUITE_P(
                 "a rank would hold 1 tokens of a sequence, less than "
                 "delta_net.conv_taps - 1, 3"},
         Refused{{"parallel.context=0"}, "context = 0: must be positive"},
-        Refused{{"parallel.context=2", "model.experts.capacity={rule: position, factor: 1.0}"},
-                "context ranks do not count together what is dropped; these do: 1"},
-        Refused{{"parallel.pipeline=2"}, "this version writes no checkpoints of pipeline stages"},
         Refused{{"parallel.pipeline=0"}, "must be from 1 to 5: every stage but"},
         Refused{{"parallel.pipeline=6"}, "must be from 1 to 5: every stage but"},
         Refused{{"parallel.chunks=2"}, "must be 1 without a pipeline"},
