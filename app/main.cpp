@@ -5,6 +5,7 @@
 #include "core/profile.hpp"
 #include "core/require.hpp"
 #include "core/subnormals.hpp"
+#include "io/hdf5_start.hpp"
 #include "parallel/runtime.hpp"
 
 #include <Kokkos_Core.hpp>
@@ -75,6 +76,7 @@ Status run(int argc, char** argv, const Runtime& runtime) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  start_hdf5();
   const Runtime runtime(argc, argv);
   try {
     return static_cast<int>(run(argc, argv, runtime));

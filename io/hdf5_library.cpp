@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/hdf5_library.hpp"
 
+#include "io/hdf5_start.hpp"
+
 #include <string_view>
 
 namespace qnext {
@@ -44,6 +46,10 @@ void silence_hdf5() {
     return H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   }();
   (void)once;
+}
+
+void start_hdf5() {
+  silence_hdf5();
 }
 
 Hdf5Handle file_type(ElementType type) {
