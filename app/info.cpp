@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/bytes.hpp"
 #include "app/commands.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/bytes.hpp"
 #include "app/commands.hpp"
 #include "app/flops.hpp"
 #include "app/memory_plan.hpp"

@@ -12,16 +12,6 @@
 
 namespace qnext {
 
-std::string format_bytes(std::int64_t bytes) {
-  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes);
-  int unit = 0;
-  for (; value >= 1024.0 && unit < 5; ++unit) {
-    value /= 1024.0;
-  }
-  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, units[unit]);
-}
-
 std::string format_seconds(double seconds) {
   const auto whole = static_cast<std::int64_t>(std::lround(seconds));
   return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);

@@ -24,9 +24,6 @@ struct Progress {
 
 std::string format_progress(const Progress& progress);
 
-/// "12.3 GiB"
-std::string format_bytes(std::int64_t bytes);
-
 /// "1:02:03"
 std::string format_seconds(double seconds);
 

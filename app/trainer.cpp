@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/trainer.hpp"
 
+#include "app/bytes.hpp"
 #include "app/evaluation.hpp"
 #include "app/flops.hpp"
 #include "app/model_start.hpp"
