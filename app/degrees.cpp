@@ -35,10 +35,6 @@ std::string tensor_obstacle(int tensor, const ModelConfig& model, int sequence) 
     return fmt::format("delta_net.key_heads, {}, is no multiple of it", key_heads);
   }
   const bool has_experts = mtp || any(model.mlps, Mlp::experts);
-  if (has_experts && tensor > 1 && experts.capacity.rule != Capacity::Rule::dropless) {
-    return "experts.capacity is not dropless, and tensor ranks do not count together what is "
-           "dropped";
-  }
   struct Size {
     const char* key;
     int size;
@@ -84,17 +80,48 @@ int read_tensor(const Section& deck, const ModelConfig& model, int sequence) {
   return tensor;
 }
 
-int read_context(const Section& deck) {
+// What stands in the way of a context degree, or nothing.
+std::string context_obstacle(int context, int tensor, const ModelConfig& model, int sequence) {
+  if (sequence % context != 0) {
+    return fmt::format("data.sequence, {}, is no multiple of it", sequence);
+  }
+  const int piece = sequence / context;
+  const int tail = any(model.mixers, Mixer::delta_net) ? model.layer.delta_net.conv_taps - 1 : 1;
+  if (context > 1 && piece < tail) {
+    return fmt::format(
+        "a rank would hold {} tokens of a sequence, less than delta_net.conv_taps "
+        "- 1, {}",
+        piece, tail);
+  }
+  if (context > 1 && piece < tensor) {
+    return fmt::format("a rank would hold {} tokens of a sequence, less than tensor, {}", piece,
+                       tensor);
+  }
+  return "";
+}
+
+int read_context(const Section& deck, int tensor, const ModelConfig& model, int sequence) {
   const int context = deck.get("context", 1);
-  deck.check(context == 1, "context",
-             "must be 1: this version divides by tensor, expert and data ranks");
+  deck.check(context > 0, "context", "must be positive");
+  const std::string reason = context_obstacle(context, tensor, model, sequence);
+  if (reason.empty()) {
+    return context;
+  }
+  constexpr int largest_named = 64;
+  std::string fitting;
+  for (int degree = 1; degree <= std::max(context, largest_named); ++degree) {
+    if (context_obstacle(degree, tensor, model, sequence).empty()) {
+      fitting += fmt::format("{}{}", fitting.empty() ? "" : ", ", degree);
+    }
+  }
+  deck.check(false, "context", fmt::format("{}; these do: {}", reason, fitting));
   return context;
 }
 
 int read_pipeline(const Section& deck) {
   const int pipeline = deck.get("pipeline", 1);
   deck.check(pipeline == 1, "pipeline",
-             "must be 1: this version divides by tensor, expert and data ranks");
+             "must be 1: this version divides by tensor, context, expert and data ranks");
   return pipeline;
 }
 
@@ -145,7 +172,7 @@ Degrees read_degrees(const Section& parallel, const ModelConfig& model, const Sh
                      std::optional<int> ranks) {
   Degrees degrees;
   degrees.tensor = read_tensor(parallel, model, data.sequence);
-  degrees.context = read_context(parallel);
+  degrees.context = read_context(parallel, degrees.tensor, model, data.sequence);
   degrees.pipeline = read_pipeline(parallel);
   degrees.data = read_data(parallel, degrees, ranks);
   degrees.expert = read_expert(parallel, model.layer.experts.experts, degrees);

@@ -16,9 +16,10 @@ struct Windows {
 
 // Microbatches of this rank, whose sequences are equally long: a shorter window is one of its own.
 std::vector<Windows> microbatches_of_rank(const EvaluationStream& stream,
-                                          const MicrobatchShape& largest,
-                                          const Communicator& data) {
-  const auto sequence = static_cast<std::size_t>(largest.tokens / largest.sequences);
+                                          const MicrobatchShape& largest, const ProcessGrid& grid) {
+  const Communicator& data = grid.data;
+  const auto sequence =
+      static_cast<std::size_t>(largest.tokens / largest.sequences * grid.degrees.context);
   const std::int64_t groups = (stream.windows() + largest.sequences - 1) / largest.sequences;
   std::vector<Windows> microbatches;
   for (std::int64_t group = groups * data.rank() / data.ranks();
@@ -45,17 +46,20 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
                           const EvaluationStream& stream, const ProcessGrid& grid) {
   const Phase phase("evaluation");
   const LossSums sums = LossSums::make();
-  std::vector<Windows> microbatches = microbatches_of_rank(stream, largest, grid.data);
+  std::vector<Windows> microbatches = microbatches_of_rank(stream, largest, grid);
   const std::size_t counted = microbatches.size();
   std::vector<std::int64_t> calls{static_cast<std::int64_t>(counted)};
   grid.stage.maximum(calls);
   microbatches.resize(calls.front(), Windows{0, 1});
-  std::vector<double> losses;  // of each microbatch of this rank
+  const int context = grid.degrees.context;
+  const int least_piece = model.config().layer.delta_net.conv_taps - 1;
+  std::vector<double> losses;  // of each microbatch of this rank, of its own tokens
   std::vector<std::int64_t> labels{0};
   for (std::size_t m = 0; m < microbatches.size(); ++m) {
-    const TokenBatch batch = stream.batch(microbatches[m].first, microbatches[m].count);
-    const Microbatch microbatch = to_device(batch);
-    auto& activations = memory.of(shape_of(batch, largest));
+    const TokenBatch batch =
+        fill_up(stream.batch(microbatches[m].first, microbatches[m].count), context, least_piece);
+    const Microbatch microbatch = to_device(batch, grid);
+    auto& activations = memory.of(shape_of(batch, largest, context));
     sums.clear(exec);
     model.forward(exec, microbatch, Dropout{}, activations.saved, activations.work);
     if (m < counted) {
@@ -68,7 +72,7 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
   grid.data.sum(labels);
   EvaluationResult result;
   result.labels = labels.front();
-  for (const double loss : grid.data.all_gather(losses)) {
+  for (const double loss : grid.copies.all_gather(losses)) {
     result.loss += loss;
   }
   result.loss /= static_cast<double>(std::max<std::int64_t>(result.labels, 1));

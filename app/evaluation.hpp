@@ -17,8 +17,9 @@ struct EvaluationResult {
 
 /// The loss over all windows of the stream, in microbatches of at most `largest.sequences`, of
 /// which each data rank takes consecutive ones; the same bits on any number of data ranks. Dropout
-/// is off. Ranks that share experts out make equally many calls: who has none left computes a
-/// window once more and does not count it.
+/// is off. Windows that context ranks cannot share evenly are filled up. Ranks that share experts
+/// out make equally many calls: who has none left computes a window once more and does not count
+/// it.
 template <class Storage>
 EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
                           ActivationMemory<Storage>& memory, const MicrobatchShape& largest,

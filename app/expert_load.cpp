@@ -48,10 +48,7 @@ void ExpertLoadCounter::clear(const Exec& exec) const {
 template <class Storage>
 void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Saved& saved,
                             int tokens) const {
-  auto statistics = saved.balance.statistics;
-  if (statistics.size() < chosen_.extent(0)) {
-    statistics.push_back(saved.mtp.layer.mlp.experts.statistics);  // not balanced with the others
-  }
+  const auto& statistics = saved.balance.statistics;
   const Capacity& capacity = config_.capacity;
   for (std::size_t layer = 0; layer < statistics.size(); ++layer) {
     const auto& count = statistics[layer].count;

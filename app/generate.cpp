@@ -51,16 +51,32 @@ std::vector<int> prompt_of(const GenerateOptions& options, int vocabulary) {
   return prompt;
 }
 
-void write_token(int token, bool as_number) {
-  if (as_number) {
-    std::fputs(fmt::format("{} ", token).c_str(), stdout);
-  } else if (token < 256) {
-    std::fputc(token, stdout);
-  } else {
-    std::fputs(fmt::format("<{}>", token).c_str(), stdout);
+/// Bytes as they are, other tokens and all those of `as_numbers` as numbers.
+class Text {
+ public:
+  explicit Text(bool as_numbers) : as_numbers_(as_numbers) {}
+
+  void write(int token) {
+    const std::string text = as_numbers_   ? fmt::format("{} ", token)
+                             : token < 256 ? std::string(1, static_cast<char>(token))
+                                           : fmt::format("<{}>", token);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+    ended_ = text == "\n";
   }
-  std::fflush(stdout);
-}
+
+  /// What follows begins a line.
+  void end() const {
+    if (!ended_) {
+      std::fputc('\n', stdout);
+      std::fflush(stdout);
+    }
+  }
+
+ private:
+  bool as_numbers_;
+  bool ended_ = false;
+};
 
 class Stopwatch {
  public:
@@ -88,18 +104,19 @@ struct Generate {
     const Stopwatch prefill;
     std::vector<double> logits = decoder.feed(prompt);
     const double prefill_seconds = prefill.seconds();
+    Text text(options.ids);
     for (const int token : prompt) {
-      write_token(token, options.ids);
+      text.write(token);
     }
     const Stopwatch decode;
     for (int n = 0; n < options.length; ++n) {
       const int token = sample(logits, sampling, static_cast<std::uint64_t>(n));
-      write_token(token, options.ids);
+      text.write(token);
       if (n + 1 < options.length) {
         logits = decoder.feed({token});
       }
     }
-    std::fputc('\n', stdout);
+    text.end();
     std::fputs(
         fmt::format("prompt: {} tokens, {:.0f} tokens/s; written: {} tokens, {:.0f} tokens/s\n",
                     length, length / prefill_seconds, options.length,

@@ -41,6 +41,13 @@ void print_model(const ModelConfig& model) {
   print("mixers=" + mixers + " (A attention, D delta net)");
 }
 
+// A fingerprint is a hash of 64 bits, which the file holds as a signed number.
+std::string shown(const std::string& name, const RecordValue& value) {
+  const auto* const bits = std::get_if<std::int64_t>(&value);
+  return name == "fingerprint" && bits ? fmt::format("{:016x}", static_cast<std::uint64_t>(*bits))
+                                       : to_string(value);
+}
+
 void print_checkpoint(const std::string& path) {
   const CheckpointContent content = read_checkpoint_content(path);
   print(fmt::format("checkpoint {}: step={} size={}", path, content.step,
@@ -50,7 +57,7 @@ void print_checkpoint(const std::string& path) {
   print_model(source.model);
   for (const auto& [name, record] : content.records) {
     for (const auto& [value, number] : record.values()) {
-      print(fmt::format("{}.{}={}", name, value, to_string(number)));
+      print(fmt::format("{}.{}={}", name, value, shown(value, number)));
     }
   }
 }

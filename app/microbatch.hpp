@@ -4,14 +4,20 @@
 #include "io/data_stream.hpp"
 #include "layers/model.hpp"
 #include "parallel/communicator.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <cstdint>
 #include <vector>
 
 namespace qnext {
 
-/// Copies a batch of the data to the device.
-Microbatch to_device(const TokenBatch& batch);
+/// Copies a batch of the data to the device: of each sequence the piece of this context rank.
+Microbatch to_device(const TokenBatch& batch, const ProcessGrid& grid = {});
+
+/// The batch with a last document of ignored tokens (id 0, no labels), so that each of `ranks`
+/// context ranks gets equally many tokens, at least `piece`. Batches of several sequences come out
+/// even as they are.
+TokenBatch fill_up(TokenBatch batch, int ranks, int piece);
 
 /// What the batches of a step hold, in whole numbers: ranks add them.
 struct BatchCounts {
@@ -28,7 +34,8 @@ struct BatchCounts {
 /// Of these batches and those of the other ranks.
 BatchCounts count(const std::vector<TokenBatch>& batches, const Communicator& over);
 
-/// What activations for this batch have room for, with the documents of the largest one.
-MicrobatchShape shape_of(const TokenBatch& batch, const MicrobatchShape& largest);
+/// What activations for the piece of this batch that one of `context` ranks takes have room for,
+/// with the documents of the largest one.
+MicrobatchShape shape_of(const TokenBatch& batch, const MicrobatchShape& largest, int context);
 
 }  // namespace qnext

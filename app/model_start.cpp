@@ -7,13 +7,14 @@
 
 namespace qnext {
 
-void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table) {
+void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table,
+                   const Communicator& world) {
   switch (init.kind) {
     case InitSettings::Kind::random:
       initialise(table, seed);
       return;
     case InitSettings::Kind::checkpoint:
-      read_checkpoint_tensors(checkpoint_of(init.path), table, {});
+      read_checkpoint_tensors(checkpoint_of(init.path, world), table, {}, world);
       return;
     case InitSettings::Kind::hugging_face:
       import_hugging_face(init.path, table);

@@ -10,6 +10,7 @@ namespace qnext {
 
 /// Gives the parameters their first values: random numbers, or those of a checkpoint, of the newest
 /// checkpoint of a run folder, or of a Hugging Face folder.
-void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table);
+void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table,
+                   const Communicator& world = {});
 
 }  // namespace qnext

@@ -19,7 +19,7 @@ namespace {
 std::string with_commas(std::int64_t number) {
   std::string digits = std::to_string(number);
   for (int place = static_cast<int>(digits.size()) - 3; place > 0; place -= 3) {
-    digits.insert(place, ",");
+    digits.insert(place, 1, ',');
   }
   return digits;
 }
@@ -67,6 +67,15 @@ std::string receive_line(const RunConfig& config) {
       degree, with_commas(rows), experts.receive_factor,
       with_commas(std::int64_t{1} * tokens * experts.experts_per_token),
       "receive buffer, of the activations", with_commas(bytes), format_bytes(bytes));
+}
+
+// Whether `train` would begin.
+std::string limit_line(std::int64_t limit, std::int64_t planned) {
+  return limit == 0 ? ""
+                    : fmt::format(
+                          "  {:<34}{:>20}  {}\n",
+                          planned <= limit ? "run.memory_limit" : "run.memory_limit, which is less",
+                          with_commas(limit), format_bytes(limit));
 }
 
 struct Pieces {
@@ -127,7 +136,8 @@ Status plan(const PlanOptions& options) {
     text += fmt::format("  {:<34}{:>20}\n", "without multi-token prediction",
                         with_commas(plan.parameters - plan.mtp_parameters));
   }
-  text += memory_table(plan.memory) + receive_line(config) + documents.note + flop_table(config);
+  text += memory_table(plan.memory) + limit_line(config.run.memory_limit, plan.memory.total()) +
+          receive_line(config) + documents.note + flop_table(config);
   std::fputs(text.c_str(), stdout);
   return Status::done;
 }

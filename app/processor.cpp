@@ -7,17 +7,10 @@
 namespace qnext {
 namespace {
 
-struct Feature {
-  const char* name;
-  bool built;
-  bool present;
-};
-
-template <class Visit>
-void for_each_feature(const Visit& visit) {
+std::span<const ProcessorFeature> all_features() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const Feature features[] = {
+  static const ProcessorFeature features[] = {
       {"sse4.2", built_with.sse42, __builtin_cpu_supports("sse4.2") != 0},
       {"avx", built_with.avx, __builtin_cpu_supports("avx") != 0},
       {"avx2", built_with.avx2, __builtin_cpu_supports("avx2") != 0},
@@ -30,24 +23,26 @@ void for_each_feature(const Visit& visit) {
       {"avx512vnni", built_with.avx512vnni, __builtin_cpu_supports("avx512vnni") != 0},
       {"avx512bf16", built_with.avx512bf16, __builtin_cpu_supports("avx512bf16") != 0},
   };
-  for (const Feature& feature : features) {
-    visit(feature);
-  }
+  return features;
 #else
-  (void)visit;
+  return {};
 #endif
 }
 
 }  // namespace
 
 void check_processor() {
+  check_processor(all_features());
+}
+
+void check_processor(std::span<const ProcessorFeature> features) {
   std::string missing;
-  for_each_feature([&](const Feature& feature) {
+  for (const ProcessorFeature& feature : features) {
     if (feature.built && !feature.present) {
       missing += " ";
       missing += feature.name;
     }
-  });
+  }
   if (!missing.empty()) {
     throw EnvironmentError("this qnext was built for a CPU with" + missing +
                            ", which this CPU lacks; build it on this machine, or anywhere with "
@@ -57,12 +52,12 @@ void check_processor() {
 
 std::string processor_features() {
   std::string names;
-  for_each_feature([&](const Feature& feature) {
+  for (const ProcessorFeature& feature : all_features()) {
     if (feature.built) {
       names += names.empty() ? "" : " ";
       names += feature.name;
     }
-  });
+  }
   return names.empty() ? "baseline" : names;
 }
 

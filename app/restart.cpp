@@ -18,8 +18,9 @@ TensorFamily family(const char* name, const AdamW& optimizer,
   for (std::size_t g = 0; g < optimizer.buffers().size(); ++g) {
     const AdamW::Buffers& buffers = optimizer.buffers()[g];
     const bool held = numbers != &AdamW::Buffers::master || buffers.has_master;
+    const Shards& shards = optimizer.shards()[g];
     family.buffers.push_back(
-        {buffers.type, buffers.*numbers, held ? &optimizer.shards()[g] : nullptr});
+        {buffers.type, buffers.*numbers, held ? &shards : nullptr, shards.begin()});
   }
   return family;
 }
@@ -82,7 +83,7 @@ RunState restart_state(const CheckpointContent& content, const Tensor<double, 2>
   return state;
 }
 
-std::string checkpoint_of(const std::string& path) {
+std::string checkpoint_of(const std::string& path, const Communicator& world) {
   namespace fs = std::filesystem;
   if (!fs::exists(path)) {
     throw InputError(path + ": there is no such checkpoint or run folder");
@@ -92,7 +93,7 @@ std::string checkpoint_of(const std::string& path) {
   }
   const fs::path inside = fs::path(path) / "checkpoints";
   const CheckpointFolder::Found found =
-      CheckpointFolder(fs::is_directory(inside) ? inside.string() : path, 1).find_newest();
+      CheckpointFolder(fs::is_directory(inside) ? inside.string() : path, 1).find_newest(world);
   if (found.path.empty()) {
     throw InputError(path + ": the folder holds no whole checkpoint" +
                      (found.refused.empty() ? "" : "; newest: " + found.refused.front().reason));

@@ -35,7 +35,8 @@ CheckpointContent restart_content(const RunState& state, const Tensor<double, 2>
 /// The opposite. Refuses counts of another shape.
 RunState restart_state(const CheckpointContent& content, const Tensor<double, 2>& previous_counts);
 
-/// The checkpoint that a path names: itself, or the newest whole one of a run folder.
-std::string checkpoint_of(const std::string& path);
+/// The checkpoint that a path names: itself, or the newest whole one of a run folder, which all
+/// ranks of `world` look for.
+std::string checkpoint_of(const std::string& path, const Communicator& world = {});
 
 }  // namespace qnext

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/run_config.hpp"
 
+#include "app/bytes.hpp"
 #include "app/degrees.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
@@ -30,6 +31,10 @@ RunSettings read_run(const Section& deck) {
       DataType::float32);
   run.wall_time = deck.get("wall_time", 0.0);
   deck.check(run.wall_time >= 0.0, "wall_time", "must not be negative; 0: no limit");
+  const auto memory = parse_bytes(deck.get("memory_limit", "0"));
+  deck.check(memory.has_value(), "memory_limit",
+             "must be bytes or, for example, 2 GiB; 0: no limit");
+  run.memory_limit = memory.value_or(0);
   run.dropout = deck.get("dropout", 0.0);
   deck.check(run.dropout >= 0.0 && run.dropout < 1.0, "dropout", "must be from 0 to below 1");
   run.gradient_order = deck.choose<GradientOrder>(
@@ -263,7 +268,7 @@ StreamConfig RunConfig::evaluation_stream() const {
 
 MicrobatchShape RunConfig::shape(int documents) const {
   MicrobatchShape shape;
-  shape.tokens = data.microbatch * data.sequence;
+  shape.tokens = data.microbatch * data.sequence / degrees.context;
   shape.sequences = data.microbatch;
   shape.documents = data.microbatch * documents;
   return shape;

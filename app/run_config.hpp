@@ -24,6 +24,7 @@ struct RunSettings {
   std::int64_t steps = 0;
   DataType precision = DataType::float32;  // storage of weights and activations
   double wall_time = 0.0;                  // minutes; 0: no limit
+  std::int64_t memory_limit = 0;           // bytes that the plan of a rank may want; 0: no limit
   double dropout = 0.0;
   GradientOrder gradient_order = GradientOrder::tree;
   double peak_flops = 0.0;  // per second, what MFU is a share of; 0: measured at the start
@@ -101,7 +102,8 @@ struct RunConfig {
   StreamConfig training_stream() const;
   StreamConfig evaluation_stream() const;
 
-  /// The largest microbatch, with at most `documents` pieces of documents in each sequence.
+  /// What one rank holds of the largest microbatch, with at most `documents` pieces of documents in
+  /// each sequence.
   MicrobatchShape shape(int documents = 1) const;
 };
 

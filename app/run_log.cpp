@@ -28,9 +28,12 @@ std::string format_progress(const Progress& p) {
 }
 
 RunLog::RunLog(const std::filesystem::path& file, const Communicator& world)
-    : file_(world.first() ? std::fopen(file.c_str(), "a") : nullptr),
-      terminal_(world.ranks() == 1 && isatty(STDOUT_FILENO) != 0) {
-  if (world.first() && !file_) {
+    : terminal_(world.ranks() == 1 && isatty(STDOUT_FILENO) != 0) {
+  if (!world.first()) {
+    return;
+  }
+  file_.reset(std::fopen(file.c_str(), "a"));
+  if (!file_) {
     throw EnvironmentError(file.string() + ": cannot be written: " + std::strerror(errno));
   }
 }

@@ -24,6 +24,7 @@
 #include <optional>
 #include <ratio>
 #include <string>
+#include <vector>
 
 namespace qnext {
 namespace {
@@ -87,9 +88,22 @@ std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   return plan.memory.total();
 }
 
-// The plan against what the run took beside what the program holds before it begins.
-void log_memory(std::int64_t planned, std::int64_t at_start, RunLog& log) {
-  const std::int64_t taken = peak_resident_bytes() - at_start;
+void refuse_above_limit(const Deck& deck, std::int64_t limit, std::int64_t planned) {
+  deck.section("run").check(
+      limit == 0 || planned <= limit, "memory_limit",
+      fmt::format("a rank is planned to take {} bytes ({}) and allowed to take {}; fewer tokens in "
+                  "data.microbatch, run.recompute, or more ranks in parallel.context or "
+                  "parallel.tensor want less",
+                  planned, format_bytes(planned), limit));
+}
+
+// The plan against what the run took beside what the program holds before it begins: of the rank
+// that took most.
+void log_memory(std::int64_t planned, std::int64_t at_start, const Communicator& world,
+                RunLog& log) {
+  std::vector<std::int64_t> most{peak_resident_bytes() - at_start};
+  world.maximum(most);
+  const std::int64_t taken = most.front();
   log.line(fmt::format("memory planned={} taken={} difference={:+.1f}% at_start={}",
                        format_bytes(planned), format_bytes(taken),
                        100.0 * (static_cast<double>(taken) / static_cast<double>(planned) - 1.0),
@@ -109,6 +123,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   log_origin(config, log);
   log_ranks(grid, log);
   const std::int64_t planned = log_plan(config, log);
+  refuse_above_limit(deck, config.run.memory_limit, planned);
   if (world.first()) {
     folder.write_deck(deck);
   }
@@ -124,7 +139,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const std::int64_t at_start = resident_bytes();
   const Status status =
       with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
-  log_memory(planned, at_start, log);
+  log_memory(planned, at_start, world, log);
   if (options.profile) {
     Profile::stop();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;

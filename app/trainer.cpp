@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 namespace qnext {
 namespace {
@@ -23,6 +24,14 @@ namespace {
 double seconds_between(std::chrono::steady_clock::time_point begin,
                        std::chrono::steady_clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
+}
+
+// "size=1.20GiB seconds=2.50", of a file that was written or read since `begin`.
+std::string file_speed(const std::string& path, std::chrono::steady_clock::time_point begin) {
+  std::error_code ignored;
+  const auto bytes = static_cast<double>(std::filesystem::file_size(path, ignored));
+  return fmt::format("size={:.2f}GiB seconds={:.2f}", ignored ? 0.0 : bytes / 0x1p30,
+                     seconds_between(begin, std::chrono::steady_clock::now()));
 }
 
 // "3 of 66 gradients are not finite, first that of A, last that of B"
@@ -62,30 +71,27 @@ Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFo
       checkpoints_(folder.checkpoints().string(), config.output.keep),
       peak_flops_(config.run.peak_flops) {}
 
-// The checkpoint to go on from, as the first rank finds it, or nothing.
+// The checkpoint to go on from, or nothing.
 template <class Storage>
 std::string Trainer<Storage>::find_start() {
-  std::string path;
   if (grid_.world.first()) {
     for (const std::string& leftover : checkpoints_.remove_leftovers()) {
       log_.line("removed " + leftover + ", which an interrupted run left half-written");
     }
-    const auto found = checkpoints_.find_newest();
-    if (config_.output.resume == "never" && !found.path.empty()) {
-      throw InputError(fmt::format(
-          "output.resume = never: {} holds checkpoints of an earlier run, the newest of step {}; "
-          "choose another output.folder or remove this one",
-          folder_.path().string(), found.step));
-    }
-    for (const auto& refused : found.refused) {
-      log_.line(fmt::format("refused {}: {}", refused.path, refused.reason));
-    }
-    path = config_.output.resume == "latest" || config_.output.resume == "never"
-               ? found.path
-               : checkpoint_of(config_.output.resume);
   }
-  grid_.world.broadcast(path, 0);
-  return path;
+  const auto found = checkpoints_.find_newest(grid_.world);
+  if (config_.output.resume == "never" && !found.path.empty()) {
+    throw InputError(fmt::format(
+        "output.resume = never: {} holds checkpoints of an earlier run, the newest of step {}; "
+        "choose another output.folder or remove this one",
+        folder_.path().string(), found.step));
+  }
+  for (const auto& refused : found.refused) {
+    log_.line(fmt::format("refused {}: {}", refused.path, refused.reason));
+  }
+  return config_.output.resume == "latest" || config_.output.resume == "never"
+             ? found.path
+             : checkpoint_of(config_.output.resume, grid_.world);
 }
 
 template <class Storage>
@@ -94,7 +100,7 @@ void Trainer<Storage>::start() {
   if (!path.empty()) {
     resume(path);
   } else {
-    start_weights(config_.init, config_.run.seed, trained_.table);
+    start_weights(config_.init, config_.run.seed, trained_.table, grid_.world);
     optimizer_.copy_masters_from_parameters();
     state_.cursor = stream_.start();
     log_.line(fmt::format("start={}", config_.init.path));
@@ -111,18 +117,19 @@ void Trainer<Storage>::start() {
 
 template <class Storage>
 void Trainer<Storage>::resume(const std::string& path) {
+  const auto begin = Clock::now();
   const CheckpointContent content = read_checkpoint_content(path);
   const Record here = program_record(exec_.concurrency(), processor_features());
   for (const std::string& difference : content.record("program").differences(here)) {
     log_.line("resume: the checkpoint was written by another program, bits may differ: " +
               difference);
   }
-  read_checkpoint_tensors(path, trained_.table, optimizer_families(optimizer_));
+  read_checkpoint_tensors(path, trained_.table, optimizer_families(optimizer_), grid_.world);
   state_ = restart_state(content, trained_.model.balance_loss().previous_counts());
   stream_.check(state_.cursor);
   spikes_.restore(state_.usual_norms);
   last_checkpoint_ = state_.step;
-  log_.line(fmt::format("resume={} step={}", path, state_.step));
+  log_.line(fmt::format("resume={} step={} {}", path, state_.step, file_speed(path, begin)));
 }
 
 template <class Storage>
@@ -272,9 +279,12 @@ void Trainer<Storage>::checkpoint(const char* why) {
     content.resolved_deck = deck_.resolved();
     content.records.insert_or_assign("program",
                                      program_record(exec_.concurrency(), processor_features()));
+    const auto begin = Clock::now();
     const std::string path = checkpoints_.write(
-        content, trained_.table, optimizer_families(optimizer_), grid_.world, grid_.parts());
-    log_.line(fmt::format("checkpoint={} why={}", path, why));
+        content, trained_.table, optimizer_families(optimizer_), optimizer_.shards(), grid_.world);
+    if (grid_.world.first()) {
+      log_.line(fmt::format("checkpoint={} why={} {}", path, why, file_speed(path, begin)));
+    }
     last_checkpoint_ = state_.step;
   }
   if (state_.best_step == state_.step && evaluated_ && grid_.world.first()) {

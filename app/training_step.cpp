@@ -78,17 +78,19 @@ void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
   grid_.data.sum_whole(model_.balance_loss().step_counts());
 }
 
-// One after the other over the microbatches of the step.
+// One after the other over the microbatches of the step. Context ranks know the losses of their own
+// tokens, and the balance loss of all of them.
 template <class Storage>
 void TrainingStep<Storage>::add_losses(const LossScale& scale, const BatchCounts& counts,
                                        StepNumbers& numbers) const {
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), losses_);
   const auto all =
-      grid_.data.all_gather(std::vector<double>(host.data(), host.data() + host.size()));
+      grid_.copies.all_gather(std::vector<double>(host.data(), host.data() + host.size()));
   for (std::size_t i = 0; i < all.size(); i += 3) {
+    const bool first_piece = i / host.size() % grid_.degrees.context == 0;
     numbers.loss += all[i];
     numbers.loss_mtp += all[i + 1];
-    numbers.loss_balance += all[i + 2];
+    numbers.loss_balance += first_piece ? all[i + 2] : 0.0;
   }
   numbers.loss *= scale.cross_entropy;
   numbers.loss_mtp /= static_cast<double>(std::max<std::int64_t>(counts.mtp_labels, 1));
@@ -103,8 +105,8 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
   sums_.clear(exec);
   load_.clear(exec);
   for (std::size_t m = 0; m < batches.size(); ++m) {
-    const Microbatch microbatch = to_device(batches[m]);
-    auto& activations = memory_.of(shape_of(batches[m], largest_));
+    const Microbatch microbatch = to_device(batches[m], grid_);
+    auto& activations = memory_.of(shape_of(batches[m], largest_, grid_.degrees.context));
     {
       const Phase phase("gradient sum");
       gradient_sum_.before_microbatch(exec, static_cast<int>(m));

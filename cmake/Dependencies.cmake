@@ -113,11 +113,28 @@ else()
   message(STATUS "MPI: none, every run has one rank")
 endif()
 
+# --- HDF5 ----------------------------------------------------------------------------------------
+
+# Beside MPI one with MPI, into whose files several ranks write at once; into those of another one
+# they write in turns.
+set(HDF5_PREFER_PARALLEL ${QNEXT_WITH_MPI})
+qnext_require(HDF5 "apt-get install libhdf5-openmpi-dev libhdf5-dev" COMPONENTS C)
+set(QNEXT_HDF5_LIBRARIES HDF5::HDF5)
+set(QNEXT_HDF5_DEFINITIONS "")
+set(qnext_hdf5_ranks "one rank at a time writes a file")
+if(QNEXT_WITH_MPI)
+  list(APPEND QNEXT_HDF5_LIBRARIES MPI::MPI_CXX)
+  set(QNEXT_HDF5_DEFINITIONS QNEXT_WITH_MPI)
+  if(HDF5_IS_PARALLEL)
+    set(qnext_hdf5_ranks "ranks write a file together")
+  endif()
+endif()
+message(STATUS "HDF5 ${HDF5_VERSION}: ${qnext_hdf5_ranks}")
+
 # --- Files, decks, command line ------------------------------------------------------------------
 
 qnext_require(Threads "apt-get install libc6-dev")
 qnext_require(fmt "apt-get install libfmt-dev")
-qnext_require(HDF5 "apt-get install libhdf5-dev" COMPONENTS C)
 qnext_require(yaml-cpp "apt-get install libyaml-cpp-dev")
 qnext_require(nlohmann_json "apt-get install nlohmann-json3-dev")
 qnext_require(CLI11 "apt-get install libcli11-dev")

@@ -7,9 +7,12 @@
 
 namespace qnext {
 
+class ContextRing;
+
 /// The borders between the documents of one microbatch, whose tokens lie in one row of length T.
-/// No layer ever looks across a border. A rank that holds a piece of a longer document says so:
-/// its first or last document then continues on the neighbour, and states travel.
+/// No layer ever looks across a border. Where context ranks hold pieces of each sequence, the first
+/// document of a piece may go on from the left neighbour and the last one on the right neighbour:
+/// `arrives` and `leaves` say where states travel (core/context_share.hpp).
 struct Documents {
   Tensor<const int, 1> begin;     // (N + 1)  document n owns the tokens begin(n) ... begin(n+1) - 1
   Tensor<const int, 1> position;  // (T)      place of a token in its document: RoPE, labels
@@ -17,8 +20,19 @@ struct Documents {
   int count = 0;                  // N
   int longest = 0;                // tokens of the longest document
   int sequences = 1;              // rows of the deck's `sequence` tokens that make up the T tokens
-  bool first_continues = false;   // from the left neighbour
-  bool last_continues = false;    // on the right neighbour
+
+  // (N)  row of the states that a document begins with, or leaves behind; -1: it begins from
+  // nothing, or ends. Empty: row n for document n.
+  Tensor<const int, 1> arrives;
+  Tensor<const int, 1> leaves;
+  const ContextRing* ring = nullptr;  // which queries meet which keys, or null: all are here
+
+  KOKKOS_INLINE_FUNCTION int initial_row(int n) const {
+    return arrives.extent(0) == 0 ? n : arrives(n);
+  }
+  KOKKOS_INLINE_FUNCTION int final_row(int n) const {
+    return leaves.extent(0) == 0 ? n : leaves(n);
+  }
 };
 
 /// Documents of the given lengths, none of them zero, one after the other. `first_position` (N, or

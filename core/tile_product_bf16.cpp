@@ -2,6 +2,7 @@
 #include "core/tile_product_bf16.hpp"
 
 #include "core/matmul_onednn.hpp"
+#include "core/require.hpp"
 #include "core/tile_amx.hpp"
 #include "core/tile_packing.hpp"
 #include "core/vector.hpp"
@@ -160,6 +161,7 @@ Unit usual_unit() {
 
 void multiply_bf16_on_cpu(Unit unit, int M, int N, int K, const bf16* a, std::int64_t stride_a,
                           const bf16* b, int depth, float* c, std::int64_t stride, bool add) {
+  require(available(unit), "bf16 product: this build or processor lacks the unit asked for");
   if (unit == Unit::amx) {
     amx::multiply(M, N, K, a, stride_a, b, depth, c, stride, add);
   } else if (unit == Unit::dot) {

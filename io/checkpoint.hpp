@@ -19,7 +19,8 @@ struct TensorFamily {
   struct Buffer {
     DataType type = DataType::float32;
     Tensor<std::byte, 1> memory;     // empty without `shards`: nothing for this group
-    const Shards* shards = nullptr;  // this rank holds its part; null: all of the group
+    const Shards* shards = nullptr;  // of these elements this rank writes its part; null: all
+    std::int64_t first = 0;          // the element of the group that `memory` begins with
   };
   std::string name;             // "optimizer/first_moment": the group in the file
   std::vector<Buffer> buffers;  // (groups of the table)
@@ -43,6 +44,10 @@ struct CheckpointContent {
 /// What made a run what it is: version, commit, backend, compiler, threads, processor.
 Record program_record(int threads, const std::string& processor_features);
 
+/// How several ranks write one file: all at once, which wants an HDF5 with MPI; or one after the
+/// other. `best`: at once where that can be done.
+enum class Access { best, together, in_turns };
+
 /// Writes a checkpoint: global tensors, whatever the layout of this run.
 ///
 ///     user block                      checked before HDF5 opens the file, see checkpoint_block.hpp
@@ -51,27 +56,31 @@ Record program_record(int threads, const std::string& processor_features);
 ///     /deck/given, /deck/resolved
 ///     /records/RECORD/VALUE
 ///
-/// The file comes into being as `path`.part, is flushed to the disk and then renamed: under `path`
-/// there is either what was there before or all of this. An error (a full disk) removes the part.
+/// All ranks of `world` call it, with their own rows of the model. The first one makes the file;
+/// then each writes the boxes of the rows that it owns, of these the elements in its part of
+/// `shards` (groups; empty: all elements); then they read all back together for the hashes. The
+/// bytes of the file do not depend on the number of ranks.
 ///
-/// All ranks of `world` call it. The first one writes, and is sent what others hold: the bytes of
-/// the file do not depend on the number of ranks. `parts` are the ranks that hold other parts of
-/// the tensors; the first of `world` is the first there, the next ones are its neighbours.
+/// The file comes into being as `path`.part, is flushed to the disk and then renamed: under `path`
+/// there is either what was there before or all of this. An error on one rank (a full disk) is an
+/// error on all of them and removes the part.
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
                       const ParameterTable& table, const std::vector<TensorFamily>& families,
-                      const Communicator& world = {}, const Communicator& parts = {});
+                      const std::vector<Shards>& shards = {}, const Communicator& world = {},
+                      Access access = Access::best);
 
 /// Everything but the tensors, after the user block was checked.
 CheckpointContent read_checkpoint_content(const std::string& path);
 
-/// Fills the parameters and the families, each tensor from the boxes of its shard, and of a family
-/// that ranks share the part of this one. Hashes are verified: a wrong one is a BadNumberError. A
-/// tensor that is missing, unknown, or of another type or shape is an InputError that names it,
-/// what was found and what is wanted.
+/// Fills the parameters and the families: each rank of `world` reads the boxes of its memory, and
+/// together they read all of the file once for the hashes. A wrong one is a BadNumberError on all
+/// ranks. A tensor that is missing, unknown, or of another type or shape is an InputError that
+/// names it, what was found and what is wanted.
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
-                             const std::vector<TensorFamily>& families);
+                             const std::vector<TensorFamily>& families,
+                             const Communicator& world = {});
 
-/// Reads every byte of the file and compares all hashes.
-void verify_checkpoint(const std::string& path);
+/// The ranks read every byte of the file, each its share, and compare all hashes.
+void verify_checkpoint(const std::string& path, const Communicator& world = {});
 
 }  // namespace qnext

@@ -3,12 +3,16 @@
 
 #include "io/checkpoint_block.hpp"
 #include "io/posix_file.hpp"
+#include "parallel/all_or_none.hpp"
+
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <sstream>
 #include <string_view>
 
 namespace qnext {
@@ -77,19 +81,27 @@ std::vector<std::string> CheckpointFolder::remove_leftovers() const {
   return leftovers;
 }
 
-CheckpointFolder::Found CheckpointFolder::find_newest() const {
-  Found found;
-  std::vector<std::string> candidates;
+// The newest first. The best is the last resort: older than all others, or another name of one.
+std::vector<std::string> CheckpointFolder::candidates() const {
+  std::vector<std::string> paths;
   for (const std::int64_t step : steps_in(folder_)) {
-    candidates.push_back(path_of(step));
+    paths.push_back(path_of(step));
   }
-  // The last resort: older than all of these, or another name of one of them.
   if (fs::exists(best())) {
-    candidates.push_back(best());
+    paths.push_back(best());
   }
-  for (const std::string& path : candidates) {
+  return paths;
+}
+
+CheckpointFolder::Found CheckpointFolder::find_newest(const Communicator& world) const {
+  // What the first rank sees in the folder counts.
+  std::string names = world.first() ? fmt::format("{}", fmt::join(candidates(), "\n")) : "";
+  world.broadcast(names, 0);
+  std::istringstream lines(names);
+  Found found;
+  for (std::string path; std::getline(lines, path);) {
     try {
-      verify_checkpoint(path);
+      verify_checkpoint(path, world);
       found.path = path;
       found.step = check_checkpoint_block(path).step;
       break;
@@ -102,19 +114,24 @@ CheckpointFolder::Found CheckpointFolder::find_newest() const {
 
 std::string CheckpointFolder::write(const CheckpointContent& content, const ParameterTable& table,
                                     const std::vector<TensorFamily>& families,
-                                    const Communicator& world, const Communicator& parts) const {
+                                    const std::vector<Shards>& shards,
+                                    const Communicator& world) const {
   const std::string path = path_of(content.step);
-  if (!world.first()) {
-    write_checkpoint(path, content, table, families, world, parts);
-    return path;
-  }
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  if (error) {
-    throw EnvironmentError(folder_ + ": cannot be made: " + error.message());
-  }
-  write_checkpoint(path, content, table, families, world, parts);
-  remove_old(content.step);
+  all_or_none(world, [&] {
+    std::error_code error;
+    if (world.first()) {
+      fs::create_directories(folder_, error);
+    }
+    if (error) {
+      throw EnvironmentError(folder_ + ": cannot be made: " + error.message());
+    }
+  });
+  write_checkpoint(path, content, table, families, shards, world);
+  all_or_none(world, [&] {
+    if (world.first()) {
+      remove_old(content.step);
+    }
+  });
   return path;
 }
 

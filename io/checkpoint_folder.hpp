@@ -36,19 +36,21 @@ class CheckpointFolder {
   /// writes here.
   std::vector<std::string> remove_leftovers() const;
 
-  /// The newest whole checkpoint. Every byte of a candidate is read and compared with its hash.
-  Found find_newest() const;
+  /// The newest whole checkpoint. Every byte of a candidate is read, by all ranks of `world`
+  /// together, and compared with its hash.
+  Found find_newest(const Communicator& world = {}) const;
 
   /// Writes step_N.h5, all ranks of `world` together (write_checkpoint); when it is safe, removes
   /// older ones beyond the `keep` newest. Returns its path.
   std::string write(const CheckpointContent& content, const ParameterTable& table,
-                    const std::vector<TensorFamily>& families, const Communicator& world = {},
-                    const Communicator& parts = {}) const;
+                    const std::vector<TensorFamily>& families,
+                    const std::vector<Shards>& shards = {}, const Communicator& world = {}) const;
 
   /// Gives the checkpoint of that step the name best.h5 as well: it stays when step_N.h5 goes.
   void keep_as_best(std::int64_t step) const;
 
  private:
+  std::vector<std::string> candidates() const;
   void remove_old(std::int64_t newest) const;
 
   std::string folder_;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/hash.hpp"
 
-#include "core/require.hpp"
-
+#define XXH_STATIC_LINKING_ONLY  // the state as a type, aligned for the vector units
 #include <xxhash.h>
 
 #include <cstdint>
@@ -10,23 +9,22 @@
 namespace qnext {
 
 struct Hash::State {
-  XXH3_state_t* state = XXH3_createState();  // aligned for the vector units
-  ~State() { XXH3_freeState(state); }
+  XXH3_state_t state;
 };
 
 Hash::Hash() : state_(std::make_unique<State>()) {
-  require(state_->state != nullptr, "no memory for a hash");
-  XXH3_128bits_reset(state_->state);
+  XXH3_INITSTATE(&state_->state);
+  XXH3_128bits_reset(&state_->state);
 }
 Hash::~Hash() = default;
 
 void Hash::add(const void* bytes, std::size_t count) {
-  XXH3_128bits_update(state_->state, bytes, count);
+  XXH3_128bits_update(&state_->state, bytes, count);
 }
 
 std::string Hash::digits() const {
   XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state_->state));
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state_->state));
   std::string text;
   for (const std::uint8_t byte : canonical.digest) {
     text += "0123456789abcdef"[byte >> 4];

@@ -3,6 +3,7 @@
 
 #include "core/types.hpp"
 #include "io/array.hpp"
+#include "parallel/communicator.hpp"
 
 #include <cstdint>
 #include <string>
@@ -25,6 +26,14 @@ class Hdf5File {
   /// Creates, or replaces what is there. The first `user_block` bytes, 0 or a power of two from 512
   /// on, are left to the caller.
   static Hdf5File create(const std::string& path, std::int64_t user_block = 0);
+
+  /// An existing file, as it is.
+  static Hdf5File open_for_writing(const std::string& path);
+
+  /// The same by several ranks at once, for boxes alone: what describes them stays as it is. All of
+  /// the ranks call this and close(). Where the library has no MPI it is refused.
+  static Hdf5File open_together(const std::string& path, const Communicator& ranks);
+  static bool opens_together();
 
   Hdf5File(Hdf5File&& other) noexcept;
   Hdf5File& operator=(Hdf5File&&) = delete;
@@ -85,15 +94,19 @@ class Hdf5File {
   /// T is std::int64_t, double, std::string, or a vector of one of the first two.
   template <class T>
   T read_attribute(const std::string& object, const std::string& name) const;
+  /// One of that name is written again; it has to be of that type and length.
   template <class T>
   void write_attribute(const std::string& object, const std::string& name, const T& value);
 
  private:
-  Hdf5File(std::string path, std::int64_t id) : path_(std::move(path)), id_(id), writing_(true) {}
+  enum class Mode { read, write, together };
+
+  Hdf5File(std::string path, std::int64_t id, Mode mode)
+      : path_(std::move(path)), id_(id), mode_(mode) {}
 
   std::string path_;
   std::int64_t id_;
-  bool writing_ = false;
+  Mode mode_ = Mode::read;
 };
 
 }  // namespace qnext

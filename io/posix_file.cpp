@@ -8,7 +8,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <utility>
@@ -51,11 +50,11 @@ PosixFile::~PosixFile() {
 }
 
 std::int64_t PosixFile::bytes() const {
-  struct stat status;
-  if (::fstat(descriptor_, &status) != 0) {
+  const off_t end = ::lseek(descriptor_, 0, SEEK_END);
+  if (end < 0) {
     fail(path_, "has no length");
   }
-  return status.st_size;
+  return end;
 }
 
 void PosixFile::read(std::int64_t begin, void* to, std::int64_t count) const {

@@ -4,6 +4,8 @@
 #include "core/team.hpp"
 #include "parallel/ordered_sum.hpp"
 
+#include <algorithm>
+
 namespace qnext {
 namespace {
 
@@ -121,10 +123,11 @@ std::vector<RoutingStatistics<Real>> RoutingOfLayers<Real>::layers() const {
 
 template <class Real>
 BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int experts,
-                               int experts_per_token, const ProcessGrid& grid)
+                               int experts_per_token, const ProcessGrid& grid, int watched)
     : config_(config),
       grid_(grid),
       layers_(layers),
+      watched_(watched),
       experts_(experts),
       experts_per_token_(experts_per_token) {
   if (config.form == Form::megatron && config.scope == Scope::global) {
@@ -138,11 +141,12 @@ template <class Real>
 typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
   Saved saved;
-  const int S = shape.sequences, ranks = grid_.degrees.tensor;
-  saved.part = RoutingOfLayers<Real>::reserve(arena, layers_, S, experts_);
+  const int S = shape.sequences, all = layers_ + watched_;
+  saved.part = RoutingOfLayers<Real>::reserve(arena, all, S, experts_);
   saved.whole = saved.part;
-  if (ranks > 1) {
-    saved.whole = RoutingOfLayers<Real>::reserve(arena, layers_, S, experts_);
+  if (!alone()) {
+    saved.whole = RoutingOfLayers<Real>::reserve(arena, all, S, experts_);
+    const int ranks = std::max(grid_.degrees.tensor, grid_.degrees.context);
     const std::int64_t room = ordered_sum_room(ranks, saved.part.count.size());
     saved.received = arena.reserve<Real, 1>("routing_received", room);
     saved.received_counts = arena.reserve<int, 1>("routing_received_counts", room);
@@ -154,19 +158,21 @@ typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
         arena.reserve<Real, 3>("balance_constant", config_.form == Form::huggingface ? 1 : layers_,
                                per_sequence() ? shape.sequences : 1, experts_);
   }
-  saved.tokens = shape.tokens;
+  saved.tokens = shape.tokens * grid_.degrees.context;
   return saved;
 }
 
 template <class Real>
 void BalanceLoss<Real>::sum_over_ranks(const Exec& exec, const Saved& saved) const {
-  if (grid_.degrees.tensor == 1) {
+  if (alone()) {
     return;
   }
   const auto sum = [&](const auto& part, const auto& whole, const auto& received) {
     using T = typename std::decay_t<decltype(part)>::value_type;
+    const Tensor<T, 1> numbers(whole.data(), whole.size());
     Kokkos::deep_copy(exec, whole, part);
-    ordered_sum<T>(exec, grid_.tensor, Tensor<T, 1>(whole.data(), whole.size()), received);
+    ordered_sum<T>(exec, grid_.tensor, numbers, received);
+    ordered_sum<T>(exec, grid_.context, numbers, received);
   };
   sum(saved.part.count, saved.whole.count, saved.received_counts);
   sum(saved.part.probability, saved.whole.probability, saved.received);

@@ -72,25 +72,28 @@ class BalanceLoss {
   using Scope = BalanceLossConfig::Scope;
 
   struct Saved {
-    std::vector<RoutingStatistics<Real>> mine;        // (L)  filled by the layers' forward
-    std::vector<RoutingStatistics<Real>> statistics;  // (L)  of all tokens; `mine` if alone
-    RoutingOfLayers<Real> part, whole;                // their memory, if tensor ranks share tokens
+    // (L and those that are watched)
+    std::vector<RoutingStatistics<Real>> mine;        // filled by the layers' forward
+    std::vector<RoutingStatistics<Real>> statistics;  // of all tokens; `mine` if alone
+    RoutingOfLayers<Real> part, whole;                // their memory, if ranks share tokens
     Tensor<Real, 1> received;                         // for their sum
     Tensor<int, 1> received_counts;
     Tensor<Real, 3> constant;  // (L or 1, 1 or S, E)  C of each layer
-    int tokens = 0;            // of the microbatch
+    int tokens = 0;            // of the microbatch, on all ranks that share it
   };
 
+  /// `watched` more layers have statistics and no loss.
   BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
-              const ProcessGrid& grid = {});
+              const ProcessGrid& grid = {}, int watched = 0);
 
   /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
   bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
 
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
 
-  /// After the forward pass of all layers: the statistics of all tokens from those of the rows of
-  /// each tensor rank, in the order of the ranks.
+  /// After the forward pass of all layers: the statistics of all tokens of the sequences from those
+  /// of the rows of each tensor rank, then of the pieces of each context rank, in the order of the
+  /// ranks.
   void sum_over_ranks(const Exec& exec, const Saved& saved) const;
 
   /// After that: adds the losses, without coefficients, to `balance` and
@@ -109,6 +112,8 @@ class BalanceLoss {
   void end_step(const Exec& exec) const;
 
  private:
+  /// This rank sees all tokens of its sequences.
+  bool alone() const { return grid_.degrees.tensor * grid_.degrees.context == 1; }
   bool per_sequence() const {
     return config_.form == Form::maxtext ||
            (config_.form == Form::megatron && config_.scope == Scope::sequence);
@@ -120,6 +125,7 @@ class BalanceLoss {
   BalanceLossConfig config_;
   ProcessGrid grid_;
   int layers_;
+  int watched_;
   int experts_;
   int experts_per_token_;
   Tensor<double, 2> step_counts_;

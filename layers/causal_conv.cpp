@@ -34,11 +34,11 @@ struct Columns {
 
   // The inputs before the first token of document n, (taps - 1, W).
   KOKKOS_FUNCTION void load_tail(const RowTeam& team, int n, int g, Storage* tail) const {
-    const int W = layout.convolved();
-    const bool given = initial.extent(0) != 0;
+    const int W = layout.convolved(), row = documents.initial_row(n);
+    const bool given = initial.extent(0) != 0 && row >= 0;
     for (int i = 0; i < Taps - 1; ++i) {
       for_each_in(team, W, [&](const int c) {
-        tail[i * W + c] = given ? initial(n, i, layout.channel(g, c)) : Storage(0);
+        tail[i * W + c] = given ? initial(row, i, layout.channel(g, c)) : Storage(0);
       });
     }
     team.team_barrier();
@@ -276,8 +276,9 @@ struct ConvBackward {
                                                         int newest, const Rows& rows) const {
     const int W = in.layout.convolved();
     const int begin = in.documents.begin(n), end = in.documents.begin(n + 1);
+    const int arrives = in.documents.initial_row(n), leaves = in.documents.final_row(n);
     const bool in_tail = t < begin;
-    if (in_tail && dinitial.extent(0) == 0) {
+    if (in_tail && (dinitial.extent(0) == 0 || arrives < 0)) {
       return;
     }
     const Real* dp[Taps];
@@ -292,18 +293,18 @@ struct ConvBackward {
       return du;
     };
     const int final_row = t - end + Taps - 1;
-    if (!in_tail && (final_row < 0 || dfinal.extent(0) == 0)) {
+    const bool returned = final_row >= 0 && dfinal.extent(0) != 0 && leaves >= 0;
+    if (!in_tail && !returned) {
       Storage* const target = &dqkvz(t, g * in.layout.block());
       for_each_in(team, W, [&](const int c) { target[c] = Storage(gradient(c)); });
       return;
     }
-    const bool returned = final_row >= 0 && dfinal.extent(0) != 0;
     for_each_in(team, W, [&](const int c) {
       const int channel = in.layout.channel(g, c);
-      const Real du =
-          gradient(c) + (returned ? static_cast<Real>(dfinal(n, final_row, channel)) : Real(0));
+      const Real du = gradient(c) +
+                      (returned ? static_cast<Real>(dfinal(leaves, final_row, channel)) : Real(0));
       if (in_tail) {
-        dinitial(n, t - begin + Taps - 1, channel) = Storage(du);
+        dinitial(arrives, t - begin + Taps - 1, channel) = Storage(du);
       } else {
         dqkvz(t, g * in.layout.block() + c) = Storage(du);
       }
@@ -334,6 +335,10 @@ struct Tails {
     const int item = static_cast<int>(i / layout.channels());
     const int channel = static_cast<int>(i % layout.channels());
     const int n = of_tokens ? documents.document(item) : item;
+    const int to = of_tokens ? item : documents.final_row(n), from = documents.initial_row(n);
+    if (to < 0) {
+      return;
+    }
     const int begin = documents.begin(n);
     const int end = of_tokens ? item + 1 : documents.begin(n + 1);
     const int column = layout.block_of(channel) * layout.block() + layout.column_of(channel);
@@ -341,11 +346,40 @@ struct Tails {
     for (int row = 0; row < rows; ++row) {
       const int t = end - rows + row;
       if (t >= begin) {
-        tails(item, row, channel) = qkvz(t, column);
+        tails(to, row, channel) = qkvz(t, column);
       } else {
-        tails(item, row, channel) =
-            initial.extent(0) != 0 ? initial(n, t - begin + rows, channel) : Storage(0);
+        tails(to, row, channel) = initial.extent(0) != 0 && from >= 0
+                                      ? initial(from, t - begin + rows, channel)
+                                      : Storage(0);
       }
+    }
+  }
+};
+
+// What comes back for the last inputs of a document joins their gradient. An element takes one
+// channel of one document.
+template <class Storage>
+struct AddTailGradient {
+  using Real = Accum<Storage>;
+
+  Documents documents;
+  GroupedProjection layout;
+  Tensor<const Storage, 3> dtails;
+  Tensor<Storage, 2> dqkvz;
+
+  KOKKOS_FUNCTION void operator()(const std::int64_t i) const {
+    const int n = static_cast<int>(i / layout.channels());
+    const int channel = static_cast<int>(i % layout.channels());
+    const int from = documents.final_row(n);
+    if (from < 0) {
+      return;
+    }
+    const int column = layout.block_of(channel) * layout.block() + layout.column_of(channel);
+    const int begin = documents.begin(n), end = documents.begin(n + 1);
+    const int rows = dtails.extent_int(1);
+    for (int row = end - begin < rows ? rows - end + begin : 0; row < rows; ++row) {
+      Storage& du = dqkvz(end - rows + row, column);
+      du = Storage(static_cast<Real>(du) + static_cast<Real>(dtails(from, row, channel)));
     }
   }
 };
@@ -442,6 +476,23 @@ void CausalConv<Storage>::forward(const Exec& exec, const Documents& documents,
   if (final.extent(0) != 0) {
     Tails<Storage>{documents, layout_, qkvz, initial, final, false}.launch(exec);
   }
+}
+
+template <class Storage>
+void CausalConv<Storage>::tails(const Exec& exec, const Documents& documents,
+                                const Tensor<const Storage, 2>& qkvz,
+                                const Tensor<Storage, 3>& tails) const {
+  Tails<Storage>{documents, layout_, qkvz, {}, tails, false}.launch(exec);
+}
+
+template <class Storage>
+void CausalConv<Storage>::add_tail_gradient(const Exec& exec, const Documents& documents,
+                                            const Tensor<const Storage, 3>& dtails,
+                                            const Tensor<Storage, 2>& dqkvz) const {
+  const std::int64_t channels = std::int64_t{1} * documents.count * layout_.channels();
+  Kokkos::parallel_for("causal_conv::add_tail_gradient",
+                       Kokkos::RangePolicy<Exec>(exec, 0, channels),
+                       AddTailGradient<Storage>{documents, layout_, dtails, dqkvz});
 }
 
 template <class Storage>

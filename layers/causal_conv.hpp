@@ -46,10 +46,22 @@ class CausalConv {
   Work reserve_work(Arena& arena, int T) const;
 
   /// qkvz (T, G(2K+2RV)). A tail (N, taps-1, 2GK+HV) holds the last inputs of a document, oldest
-  /// first. Empty `initial`: zero; empty `final`: not wanted. `final` may be `initial`.
+  /// first, at the row that `documents` says. Empty `initial`: zero; empty `final`: not wanted.
+  /// `final` may be `initial`.
   void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& qkvz,
                const Tensor<const Storage, 3>& initial, const QueryKeyValue<Storage>& out,
                const Tensor<Storage, 3>& final, const Work& work) const;
+
+  /// The tails of documents that began here, or left more than taps - 2 tokens here: what `final`
+  /// of forward is, without the forward.
+  void tails(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& qkvz,
+             const Tensor<Storage, 3>& tails) const;
+
+  /// dqkvz += `dfinal` of backward, behind a backward without it: what the next piece of a document
+  /// sends back need not be known before.
+  void add_tail_gradient(const Exec& exec, const Documents& documents,
+                         const Tensor<const Storage, 3>& dtails,
+                         const Tensor<Storage, 2>& dqkvz) const;
 
   /// The tail that follows each of the T tokens: `tails` (T, taps-1, 2GK+HV).
   void tails_after_tokens(const Exec& exec, const Documents& documents,

@@ -70,7 +70,8 @@ GatedAttention<Storage>::GatedAttention(const GatedAttentionConfig& config, cons
       o_proj_(table,
               {.name = prefix + ".o_proj.weight",
                .shard = grid.tensor_part({config.model_width, config.heads * config.head_width}, 1),
-               .init = Init::normal(config.init_deviation)}) {
+               .init = Init::normal(config.init_deviation)}),
+      ring_(grid, {H_, G_, config.head_width}) {
   require(config.heads % config.key_value_heads == 0,
           "attention: heads = " + std::to_string(config.heads) +
               ", wanted a multiple of key_value_heads = " + std::to_string(config.key_value_heads));
@@ -112,6 +113,7 @@ typename GatedAttention<Storage>::Work GatedAttention<Storage>::reserve_work(
   work.partial = arena.reserve<Real, 2>("head_norm_partial", head_norm_blocks(T), W);
   work.attention =
       reserve_attention_work<Storage>(arena, {H_, G_, W}, AttentionTiles::usual(), shape);
+  work.ring = ring_.reserve_work(arena, shape);
   return work;
 }
 
@@ -148,16 +150,14 @@ void GatedAttention<Storage>::rotate(const Exec& exec, const Documents& document
 }
 
 template <class Storage>
-void GatedAttention<Storage>::forward(const Exec& exec, const Documents& documents,
-                                      const Tensor<const Storage, 2>& x, const State* initial,
-                                      const Tensor<Storage, 2>& y, State* final, Saved& saved,
-                                      const Work& work) const {
-  saved.x = x;
-  const auto all = work.rows.input(exec, x);
-  q_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.query));
-  k_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.key));
-  v_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.value));
-  rotate(exec, documents, saved, work);
+void GatedAttention<Storage>::attend(const Exec& exec, const Documents& documents,
+                                     const State* initial, const Saved& saved,
+                                     const Work& work) const {
+  if (!ring_.alone()) {
+    ring_.forward(exec, documents, work.q, work.k, saved.value, gate_of(saved.query),
+                  saved.attended, saved.log_sum_exp, work.ring, work.attention);
+    return;
+  }
   AttentionInput<Storage> in{work.q, work.k, saved.value};
   if (initial != nullptr) {
     in.cached_k = initial->keys;
@@ -165,6 +165,22 @@ void GatedAttention<Storage>::forward(const Exec& exec, const Documents& documen
   }
   attention_forward<Storage>(exec, documents, AttentionTiles::usual(), in, gate_of(saved.query),
                              saved.attended, saved.log_sum_exp, work.attention);
+}
+
+template <class Storage>
+void GatedAttention<Storage>::forward(const Exec& exec, const Documents& documents,
+                                      const Tensor<const Storage, 2>& x, const State* initial,
+                                      const Tensor<Storage, 2>& y, State* final, Saved& saved,
+                                      const Work& work) const {
+  require(ring_.alone() || (initial == nullptr && final == nullptr),
+          "attention: context ranks pass keys to each other and take none");
+  saved.x = x;
+  const auto all = work.rows.input(exec, x);
+  q_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.query));
+  k_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.key));
+  v_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.value));
+  rotate(exec, documents, saved, work);
+  attend(exec, documents, initial, saved, work);
   if (final != nullptr) {
     attention_remember<Storage>(exec, documents, work.k, saved.value, final->keys, final->values);
   }
@@ -185,9 +201,15 @@ void GatedAttention<Storage>::backward(const Exec& exec, const Documents& docume
   rotate(exec, documents, saved, work);
   attention_gate_backward<Storage>(exec, gate_of(saved.query), saved.attended, work.dattended,
                                    work.dquery, work.delta);
-  attention_backward<Storage>(exec, documents, AttentionTiles::usual(),
-                              {work.q, work.k, saved.value}, work.dattended, saved.log_sum_exp,
-                              work.delta, {work.dquery, work.dkey, work.dvalue}, work.attention);
+  const AttentionGradient<Storage> gradient{work.dquery, work.dkey, work.dvalue};
+  if (ring_.alone()) {
+    attention_backward<Storage>(exec, documents, AttentionTiles::usual(),
+                                {work.q, work.k, saved.value}, work.dattended, saved.log_sum_exp,
+                                work.delta, gradient, work.attention);
+  } else {
+    ring_.backward(exec, documents, work.q, work.k, saved.value, work.dattended, saved.log_sum_exp,
+                   work.delta, gradient, work.ring, work.attention);
+  }
   norm_and_rotate_backward<Storage>(exec, query_norm(saved, work), work.dquery, work.dquery,
                                     work.partial, q_norm_.grad);
   norm_and_rotate_backward<Storage>(exec, key_norm(saved, work), work.dkey, work.dkey, work.partial,

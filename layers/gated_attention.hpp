@@ -8,6 +8,7 @@
 #include "layers/kernels/attention.hpp"
 #include "layers/kernels/rotary.hpp"
 #include "layers/linear.hpp"
+#include "layers/ring_attention.hpp"
 #include "layers/shared_rows.hpp"
 #include "parallel/process_grid.hpp"
 
@@ -37,7 +38,8 @@ struct GatedAttentionConfig {
 /// Extents: T tokens of N documents in one row, D model width, H query heads, G key/value heads, W
 /// the width of a head. Tensor ranks divide the query heads with the key/value heads that they
 /// read, of which neighbours hold the same one where there are fewer than ranks: H and G count the
-/// heads of this rank, x and y are its rows.
+/// heads of this rank, x and y are its rows. Context ranks hold pieces of the sequences: T counts
+/// the tokens of this one.
 template <class Storage>
 class GatedAttention {
  public:
@@ -66,6 +68,7 @@ class GatedAttention {
     Tensor<Real, 2> delta;         // (T, H)
     Tensor<Real, 2> partial;       // (blocks of tokens, W)  sums of the norms' gradients
     AttentionWork<Real> attention;
+    typename RingAttention<Storage>::Work ring;
   };
 
   /// Keys (normed and rotated) and values of all earlier tokens of every document, at their
@@ -84,7 +87,8 @@ class GatedAttention {
 
   /// x, y (rows, D). With `initial`, document n goes on behind the position(begin(n)) tokens that
   /// `initial` holds of it. `final` gets the keys and values of these tokens at their positions and
-  /// nothing else: for a document that goes on it is the memory of `initial`.
+  /// nothing else: for a document that goes on it is the memory of `initial`. Both are null with
+  /// context ranks, which all call together.
   void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
                const State* initial, const Tensor<Storage, 2>& y, State* final, Saved& saved,
                const Work& work) const;
@@ -104,6 +108,8 @@ class GatedAttention {
   HeadNorm<Storage> key_norm(const Saved& saved, const Work& work) const;
   void rotate(const Exec& exec, const Documents& documents, const Saved& saved,
               const Work& work) const;
+  void attend(const Exec& exec, const Documents& documents, const State* initial,
+              const Saved& saved, const Work& work) const;
   Tensor<const Storage, 3> gate_of(const Tensor<Storage, 3>& query) const;
   int query_width() const { return config_.gated ? 2 * config_.head_width : config_.head_width; }
 
@@ -117,6 +123,7 @@ class GatedAttention {
   Linear<Storage> o_proj_;  // H W -> D, summed over tensor ranks
   Weight<Real, 1> q_norm_;  // (W)
   Weight<Real, 1> k_norm_;  // (W)
+  RingAttention<Storage> ring_;
 };
 
 }  // namespace qnext

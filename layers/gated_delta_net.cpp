@@ -58,7 +58,9 @@ GatedDeltaNet<Storage>::GatedDeltaNet(const GatedDeltaNetConfig& config, const P
       out_proj_(table, {.name = prefix + ".out_proj.weight",
                         .shard = grid.tensor_part(
                             {config.model_width, config.value_heads * config.value_width}, 1),
-                        .init = Init::normal(config.init_deviation)}) {
+                        .init = Init::normal(config.init_deviation)}),
+      pieces_(grid, {layout_.G, layout_.heads(), layout_.K, layout_.V, config.chunk},
+              config.conv_taps, layout_.channels()) {
   table.add({.name = prefix + ".A_log",
              .shard = grid.tensor_part({config.value_heads}, 0),
              .init = Init::log_uniform(16.0),
@@ -80,6 +82,10 @@ typename GatedDeltaNet<Storage>::Saved GatedDeltaNet<Storage>::reserve_saved(
   saved.log_decay = arena.reserve<Real, 2>("log_decay", T, H);
   saved.beta = arena.reserve<Real, 2>("beta", T, H);
   saved.read = arena.reserve<Storage, 3>("read", T, H, layout_.V);
+  if (!pieces_.alone()) {
+    saved.initial = reserve_state(arena, shape.sequences);
+    saved.transition = pieces_.reserve_transition(arena, shape.sequences);
+  }
   return saved;
 }
 
@@ -102,8 +108,9 @@ typename GatedDeltaNet<Storage>::Work GatedDeltaNet<Storage>::reserve_work(
   work.conv = conv_.reserve_work(arena, T);
   work.norm = norm_.reserve_work(arena, T);
   work.gates = reserve_delta_gates_work<Real>(arena, T, H);
-  work.rule =
-      reserve_delta_rule_work<Storage>(arena, {G, H, layout_.K, layout_.V, config_.chunk}, shape);
+  work.rule = reserve_delta_rule_work<Storage>(arena, {G, H, layout_.K, layout_.V, config_.chunk},
+                                               shape, !pieces_.alone());
+  work.pieces = pieces_.reserve_work(arena, shape.sequences);
   return work;
 }
 
@@ -137,12 +144,24 @@ void GatedDeltaNet<Storage>::forward(const Exec& exec, const Documents& document
                                      const Tensor<const Storage, 2>& x, const State* initial,
                                      const Tensor<Storage, 2>& y, State* final, Saved& saved,
                                      const Work& work) const {
+  const bool pieces = !pieces_.alone();
+  require(!pieces || (initial == nullptr && final == nullptr),
+          "delta net: context ranks pass states to each other and take none");
   saved.x = x;
-  saved.initial = initial != nullptr ? *initial : State{};
+  if (!pieces) {
+    saved.initial = initial != nullptr ? *initial : State{};
+  }
   const State result = final != nullptr ? *final : State{};
   project(exec, work.rows.input(exec, x), saved, work);
+  if (pieces) {
+    pieces_.find_tails(exec, documents, conv_, saved.qkvz, saved.initial.conv_tail, work.pieces);
+  }
   conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved,
                 result.conv_tail, work.conv);
+  if (pieces) {
+    pieces_.find_memories(exec, documents, rule_input<Storage>(work.convolved, saved),
+                          saved.transition, saved.initial.memory, work.pieces, work.rule);
+  }
   delta_rule_chunked<Storage>(exec, documents, config_.chunk,
                               rule_input<Storage>(work.convolved, saved), saved.initial.memory,
                               saved.read, result.memory, work.rule);
@@ -154,8 +173,11 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
                                       const Tensor<const Storage, 2>& dy, const State* dfinal,
                                       const Saved& saved, const Tensor<Storage, 2>& dx,
                                       State* dinitial, const Work& work) const {
-  const State given = dfinal != nullptr ? *dfinal : State{};
-  const State wanted = dinitial != nullptr ? *dinitial : State{};
+  const bool pieces = !pieces_.alone();
+  require(!pieces || (dfinal == nullptr && dinitial == nullptr),
+          "delta net: context ranks pass gradients of states to each other and take none");
+  State given = dfinal != nullptr ? *dfinal : State{};
+  State wanted = dinitial != nullptr ? *dinitial : State{};
   const auto dread = heads_of<Storage>(work.dnormed, layout_.heads());
   const auto dout = work.rows.gradient(exec, dy);
   out_proj_.backward_input(exec, dout, work.dnormed);
@@ -165,6 +187,13 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
 
   conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved, {},
                 work.conv);
+  if (pieces) {
+    pieces_.find_memory_gradients(exec, documents, rule_input<Storage>(work.convolved, saved),
+                                  dread, saved.transition, work.pieces, work.rule);
+    given.memory = work.pieces.arrived;
+    wanted.conv_tail = work.pieces.tails;
+    Kokkos::deep_copy(exec, wanted.conv_tail, Storage(0.0f));
+  }
   const DeltaRuleGradient<Storage> gradient{work.convolved.q, work.convolved.k, work.convolved.v,
                                             work.dlog_decay, work.dbeta};
   delta_rule_chunked_backward<Storage>(
@@ -172,6 +201,9 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
       saved.initial.memory, dread, given.memory, gradient, wanted.memory, work.rule);
   conv_.backward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved,
                  given.conv_tail, work.dqkvz, wanted.conv_tail, work.conv);
+  if (pieces) {
+    pieces_.return_tails(exec, documents, conv_, work.dqkvz, work.pieces);
+  }
   delta_gates_backward<Storage>(exec, layout_.G, work.dlog_decay, work.dbeta, saved.log_decay,
                                 saved.beta, a_log_.value, work.dba, a_log_.grad, dt_bias_.grad,
                                 work.gates);

@@ -6,6 +6,7 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "layers/causal_conv.hpp"
+#include "layers/delta_net_pieces.hpp"
 #include "layers/gated_rms_norm.hpp"
 #include "layers/kernels/delta_gates.hpp"
 #include "layers/kernels/delta_rule.hpp"
@@ -38,14 +39,16 @@ struct GatedDeltaNetConfig {
 ///
 /// Extents: T tokens of N documents in one row, D model width, G key heads, H value heads, K and V
 /// their widths, R = H / G. Tensor ranks divide the key heads with their value heads: G and H count
-/// those of this rank, x and y are its rows; D is always whole.
+/// those of this rank, x and y are its rows; D is always whole. Context ranks hold pieces of the S
+/// sequences: T counts the tokens of this one.
 template <class Storage>
 class GatedDeltaNet {
  public:
   using Real = Accum<Storage>;
 
   /// What a document carries from one piece of it to the next: in decoding, in chunked prefill and
-  /// from rank to rank under context parallelism. Its size does not grow with the context.
+  /// from rank to rank under context parallelism, where it has S rows. Its size does not grow with
+  /// the context.
   struct State {
     Tensor<Storage, 3> conv_tail;  // (N, taps - 1, 2GK+HV)  last inputs of the convolution
     Tensor<Real, 4> memory;        // (N, H, K, V)
@@ -56,7 +59,9 @@ class GatedDeltaNet {
   /// 134 MB a sequence.
   struct Saved {
     Tensor<const Storage, 2> x;  // (rows, D)            the input itself, not a copy
-    State initial;               // what forward began with, not a copy; empty without
+    State initial;               // what forward began with, not a copy; empty without. With context
+                                 // ranks: what the left neighbour left
+    Tensor<Real, 4> transition;  // (S, H, K, K)        of the piece; empty without context ranks
     Tensor<Storage, 2> qkvz;     // (T, G(2K+2RV))       grouped by key head: q k v z
     Tensor<Real, 2> log_decay;   // (T, H)
     Tensor<Real, 2> beta;        // (T, H)
@@ -78,6 +83,7 @@ class GatedDeltaNet {
     typename GatedRmsNorm<Storage>::Work norm;
     DeltaGatesWork<Real> gates;
     DeltaRuleWork<Real> rule;
+    typename DeltaNetPieces<Storage>::Work pieces;
   };
 
   GatedDeltaNet(const GatedDeltaNetConfig& config, const ProcessGrid& grid, ParameterTable& table,
@@ -88,7 +94,8 @@ class GatedDeltaNet {
   State reserve_state(Arena& arena, int documents) const;
 
   /// `initial` may be null (every document starts from nothing), `final` may be null. `final` may
-  /// be `initial` where nothing is differentiated.
+  /// be `initial` where nothing is differentiated. Both are null with context ranks, which all call
+  /// together.
   void forward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
                const State* initial, const Tensor<Storage, 2>& y, State* final, Saved& saved,
                const Work& work) const;
@@ -122,6 +129,7 @@ class GatedDeltaNet {
   Weight<Real, 1> a_log_, dt_bias_;  // (H)
   GatedRmsNorm<Storage> norm_;       // over V
   Linear<Storage> out_proj_;         // HV -> D, summed over tensor ranks
+  DeltaNetPieces<Storage> pieces_;   // of documents that lie on several context ranks
 };
 
 }  // namespace qnext

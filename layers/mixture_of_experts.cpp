@@ -95,7 +95,7 @@ template <class Storage>
 MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config,
                                             const ProcessGrid& grid, ParameterTable& table,
                                             const std::string& prefix)
-    : config_(config), grid_(grid) {
+    : config_(config), grid_(grid), capacity_(config.capacity, grid) {
   const int D = config.model_width, E = config.experts, F = config.expert_width;
   require(config.experts_per_token >= 1 && config.experts_per_token <= E,
           prefix + ": " + std::to_string(config.experts_per_token) + " experts per token of " +
@@ -108,10 +108,6 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
         std::make_unique<ExpertsOverRanks<Storage>>(grid.expert, degree, E, config.receive_factor);
   }
   const auto init = Init::normal(config.init_deviation);
-  require(grid.degrees.tensor == 1 || config.capacity.rule == Capacity::Rule::dropless,
-          prefix +
-              ": tensor ranks do not count together what a capacity drops; wanted dropless or "
-              "the tensor degree 1");
   table.add(grid.replicated(
                 {.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init}),
             router_);
@@ -182,6 +178,7 @@ typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work
   work.dlogits = arena.reserve<Real, 2>("dlogits", T, E);
   work.dweights = arena.reserve<Real, 2>("dweights", T, K);
   work.dispatch = DispatchWork<Real>::reserve(arena, T, shape.sequences, E);
+  work.capacity = capacity_.reserve_work(arena, shape, E, K);
   work.decoded =
       arena.reserve<Real, 2>("decoded", std::min(T, decode_tokens), K * F + config_.shared_width);
   if constexpr (!std::is_same_v<Storage, Real>) {
@@ -230,9 +227,7 @@ void MixtureOfExperts<Storage>::forward(const Exec& exec, const Documents& docum
                  saved.statistics.count);
   sum_routing<Real>(exec, saved.routing, saved.statistics, work.dispatch);
   if (config_.capacity.rule != Capacity::Rule::dropless) {
-    const Tensor<Real, 1> row_weight(work.dweights.data(), work.dweights.size());
-    drop_beyond<Real>(exec, config_.capacity, saved.statistics.count, saved.routing, saved.rows,
-                      row_weight);
+    capacity_.drop(exec, saved.statistics.count, saved.routing, saved.rows, work.capacity);
     sort_by_expert(exec, S, saved.routing.selected, Choices::kept, saved.rows, work.dispatch.count);
   }
   compute(exec, x, y, saved, work);

@@ -6,6 +6,7 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "layers/balance_loss.hpp"
+#include "layers/capacity_over_ranks.hpp"
 #include "layers/dense_mlp.hpp"
 #include "layers/experts_over_ranks.hpp"
 #include "layers/kernels/capacity.hpp"
@@ -72,6 +73,7 @@ class MixtureOfExperts {
     Tensor<Real, 2> partial;         // (blocks, D)  sums of the gradient of s
     Tensor<Real, 2> decoded;         // (few tokens, K F + G)  hidden numbers of step
     DispatchWork<Real> dispatch;
+    typename CapacityOverRanks<Real>::Work capacity;
     typename DenseMlp<Storage>::Work shared;
   };
 
@@ -118,6 +120,7 @@ class MixtureOfExperts {
 
   MixtureOfExpertsConfig config_;
   ProcessGrid grid_;
+  CapacityOverRanks<Real> capacity_;
   Weight<Real, 2> router_;                                 // (E, D)
   Weight<Storage, 3> gate_up_;                             // (E / N, 2F, D)
   Weight<Storage, 3> down_;                                // (E / N, D, F)

@@ -25,6 +25,11 @@ int balanced_layers(const ModelConfig& config) {
          (balances_mtp(config) ? 1 : 0);
 }
 
+// The MTP module's layer where the balance losses leave it out: its load counts all the same.
+int watched_layers(const ModelConfig& config) {
+  return config.mtp_modules > 0 && !balances_mtp(config) ? 1 : 0;
+}
+
 }  // namespace
 
 LossSums LossSums::make() {
@@ -59,12 +64,15 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
                                    : std::make_unique<MultiTokenPrediction<Storage>>(
                                          config.layer, config.init_deviation, grid, table)),
       balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
-               config.layer.experts.experts_per_token, grid) {}
+               config.layer.experts.experts_per_token, grid, watched_layers(config)) {}
 
 template <class Storage>
 Dropout Model<Storage>::on_rows(const Dropout& dropout, const Microbatch& batch) const {
   const MicrobatchShape shape{batch.tokens.extent_int(0), 0, batch.documents.sequences};
-  return {dropout.probability, dropout.key, split_of(shape).token_rows()};
+  TokenRows rows = split_of(shape).token_rows();
+  rows.first += grid_.place.context * rows.sequence;
+  rows.sequence *= grid_.degrees.context;
+  return {dropout.probability, dropout.key, rows};
 }
 
 template <class Storage>
@@ -133,8 +141,8 @@ typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
       saved.layers[i].mlp.experts.statistics = saved.balance.mine[balance_index(i)];
     }
   }
-  if (balance_index(config_.layers()) >= 0) {
-    saved.mtp.layer.mlp.experts.statistics = saved.balance.mine[balance_index(config_.layers())];
+  if (mtp_) {
+    saved.mtp.layer.mlp.experts.statistics = saved.balance.mine.back();
   }
   return saved;
 }
@@ -203,8 +211,8 @@ void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dr
   }
   norm_.template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
   if (mtp_ && batch.labels.data() != nullptr) {
-    mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, embedding_, saved.normed,
-                  dropout, saved.mtp, work.mtp, work.mtp_layer);
+    mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, batch.behind, embedding_,
+                  saved.normed, dropout, saved.mtp, work.mtp, work.mtp_layer);
   }
   balance_.sum_over_ranks(exec, saved.balance);
 }
@@ -258,8 +266,11 @@ template <class Storage>
 void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
                           const Work& work) const {
   const Phase phase("step");
-  require(grid_.degrees.tensor == 1, "decoding is not divided over tensor ranks, which are " +
-                                         std::to_string(grid_.degrees.tensor));
+  for (const auto& [kind, ranks] :
+       {std::pair{"tensor", grid_.degrees.tensor}, std::pair{"context", grid_.degrees.context}}) {
+    require(ranks == 1, std::string("decoding is not divided over ") + kind + " ranks, which are " +
+                            std::to_string(ranks));
+  }
   embedding_.forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],

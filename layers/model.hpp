@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/arena.hpp"
+#include "core/context_share.hpp"
 #include "core/documents.hpp"
 #include "core/parameter.hpp"
 #include "core/types.hpp"
@@ -40,11 +41,16 @@ struct ModelConfig {
   int layers() const { return static_cast<int>(mixers.size()); }
 };
 
-/// What one forward and backward pass takes from the data.
+/// What one forward and backward pass takes from the data. Context ranks take a piece of each of
+/// its S sequences.
 struct Microbatch {
   Tensor<const int, 1> tokens;  // (T)  in [0, vocabulary)
   Tensor<const int, 1> labels;  // (T)  the token to predict, -1: none
   Documents documents;
+  // (S, 2)  token and label behind the piece of each sequence, of its document if that goes on;
+  // empty where sequences are whole.
+  Tensor<const int, 2> behind = {};
+  std::shared_ptr<const ContextRing> ring = {};  // that of the documents
 };
 
 /// The factors of the parts of the loss of one microbatch, so that their sum over all microbatches
@@ -105,7 +111,9 @@ class Model {
 
   /// Registers every weight in `table`; call table.lay_out() before anything is computed. Tensor
   /// ranks take the same microbatch and know all of its losses; the gradients of what they hold
-  /// alike are still to be summed (parallel/replica_sum.hpp).
+  /// alike are still to be summed (parallel/replica_sum.hpp). Context ranks take pieces of the same
+  /// sequences; each knows the cross entropies of its own tokens and the balance losses of all, and
+  /// gradients are still to be summed as those of data ranks are.
   Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table);
 
   const ModelConfig& config() const { return config_; }

@@ -6,19 +6,30 @@
 namespace qnext {
 namespace {
 
-// Tokens and labels move one place to the left inside each document.
+// Tokens and labels move one place to the left inside each document, which may go on on the right
+// neighbour.
 struct Shift {
-  Tensor<const int, 1> document;
+  Documents documents;
   Tensor<const int, 1> tokens;
   Tensor<const int, 1> labels;
+  Tensor<const int, 2> behind;
   Tensor<int, 1> next_tokens;
   Tensor<int, 1> next_labels;
 
   KOKKOS_FUNCTION void operator()(const int t) const {
-    const bool inside = t + 1 < tokens.extent_int(0) && document(t + 1) == document(t);
-    // Behind the end of a piece the label is the next token of the text, if there is one.
-    next_tokens(t) = inside ? tokens(t + 1) : labels(t) >= 0 ? labels(t) : 0;
-    next_labels(t) = inside ? labels(t + 1) : -1;
+    const int n = documents.document(t);
+    const int row = documents.leaves.extent(0) == 0 ? -1 : documents.leaves(n);
+    if (t + 1 < documents.begin(n + 1)) {
+      next_tokens(t) = tokens(t + 1);
+      next_labels(t) = labels(t + 1);
+    } else if (row >= 0) {
+      next_tokens(t) = behind(row, 0);
+      next_labels(t) = behind(row, 1);
+    } else {
+      // Behind the end of a piece the label is the next token of the text, if there is one.
+      next_tokens(t) = labels(t) >= 0 ? labels(t) : 0;
+      next_labels(t) = -1;
+    }
   }
 };
 
@@ -102,13 +113,13 @@ typename MultiTokenPrediction<Storage>::Work MultiTokenPrediction<Storage>::rese
 template <class Storage>
 void MultiTokenPrediction<Storage>::forward(
     const Exec& exec, const Documents& documents, const Tensor<const int, 1>& tokens,
-    const Tensor<const int, 1>& labels, const Embedding<Storage>& embedding,
-    const Tensor<const Storage, 2>& h, const Dropout& dropout, Saved& saved, const Work& work,
-    const typename DecoderLayer<Storage>::Work& layer_work) const {
+    const Tensor<const int, 1>& labels, const Tensor<const int, 2>& behind,
+    const Embedding<Storage>& embedding, const Tensor<const Storage, 2>& h, const Dropout& dropout,
+    Saved& saved, const Work& work, const typename DecoderLayer<Storage>::Work& layer_work) const {
   const int T = h.extent_int(0);
   Kokkos::parallel_for("multi_token_prediction::shift",
                        Kokkos::RangePolicy<Exec>(exec, 0, tokens.extent_int(0)),
-                       Shift{documents.document, tokens, labels, saved.tokens, saved.labels});
+                       Shift{documents, tokens, labels, behind, saved.tokens, saved.labels});
   embedding.forward(exec, saved.tokens, saved.embedded, work.embedding);
   embedding_norm_.template forward<Real>(exec, saved.embedded, work.part, saved.embedded_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),

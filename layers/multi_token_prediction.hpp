@@ -55,11 +55,13 @@ class MultiTokenPrediction {
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
   Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
 
-  /// h (T, D) is the input of the main head; `labels` are the main model's, -1 for none.
+  /// h (T, D) is the input of the main head; `labels` are the main model's, -1 for none; `behind`
+  /// (S, 2) is that of Microbatch.
   void forward(const Exec& exec, const Documents& documents, const Tensor<const int, 1>& tokens,
-               const Tensor<const int, 1>& labels, const Embedding<Storage>& embedding,
-               const Tensor<const Storage, 2>& h, const Dropout& dropout, Saved& saved,
-               const Work& work, const typename DecoderLayer<Storage>::Work& layer_work) const;
+               const Tensor<const int, 1>& labels, const Tensor<const int, 2>& behind,
+               const Embedding<Storage>& embedding, const Tensor<const Storage, 2>& h,
+               const Dropout& dropout, Saved& saved, const Work& work,
+               const typename DecoderLayer<Storage>::Work& layer_work) const;
 
   /// work.dnormed comes in as the gradient of saved.normed; adds to dh, to the embedding's gradient
   /// and to those of the module.

@@ -33,8 +33,8 @@ class Channel {
   virtual void barrier() const = 0;
   virtual void broadcast(void* data, std::int64_t bytes, int root) const = 0;
 
-  /// `bytes` of each rank, one behind the other in `all`.
-  virtual void all_gather(const void* mine, void* all, std::int64_t bytes) const = 0;
+  /// A number of each rank, in their order in `all`.
+  virtual void all_gather(std::int64_t mine, std::int64_t* all) const = 0;
 
   virtual void sum(std::int64_t* values, int count) const = 0;
   virtual void maximum(std::int64_t* values, int count) const = 0;

@@ -46,6 +46,7 @@ class ChannelMpi : public Channel {
   ChannelMpi(const ChannelMpi&) = delete;
   ChannelMpi& operator=(const ChannelMpi&) = delete;
 
+  MPI_Comm communicator() const { return communicator_; }
   int rank() const override { return rank_; }
   int ranks() const override { return ranks_; }
   bool takes_device_memory() const override { return device_memory_is_taken(); }
@@ -65,10 +66,8 @@ class ChannelMpi : public Channel {
     }
   }
 
-  void all_gather(const void* mine, void* all, std::int64_t bytes) const override {
-    require(bytes <= std::numeric_limits<int>::max(), "MPI_Allgather counts in int");
-    const int count = static_cast<int>(bytes);
-    QNEXT_MPI(MPI_Allgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, communicator_));
+  void all_gather(std::int64_t mine, std::int64_t* all) const override {
+    QNEXT_MPI(MPI_Allgather(&mine, 1, MPI_INT64_T, all, 1, MPI_INT64_T, communicator_));
   }
 
   void sum(std::int64_t* values, int count) const override {
@@ -128,6 +127,11 @@ std::shared_ptr<const Channel> channel_of(MPI_Comm communicator) {
   MPI_Comm own;
   QNEXT_MPI(MPI_Comm_dup(communicator, &own));
   return std::make_shared<ChannelMpi>(own);
+}
+
+MPI_Comm communicator_of(const Channel& channel) {
+  const auto* const of_mpi = dynamic_cast<const ChannelMpi*>(&channel);
+  return of_mpi != nullptr ? of_mpi->communicator() : MPI_COMM_SELF;
 }
 
 }  // namespace qnext

@@ -15,4 +15,7 @@ void check_mpi(int code, const char* call);
 /// A duplicate of the communicator, whose errors come back to us.
 std::shared_ptr<const Channel> channel_of(MPI_Comm communicator);
 
+/// MPI's handle of a group; of a rank alone, that of the process.
+MPI_Comm communicator_of(const Channel& channel);
+
 }  // namespace qnext

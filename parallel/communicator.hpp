@@ -53,6 +53,9 @@ class Communicator {
   int ranks() const { return channel_->ranks(); }
   bool first() const { return rank() == 0; }
 
+  /// For libraries that want their own handle of the group.
+  const Channel& channel() const { return *channel_; }
+
   /// The ranks that name the same colour, in the order of this group or of their keys.
   Communicator split(int colour) const { return split(colour, rank()); }
   Communicator split(int colour, int key) const;
@@ -139,7 +142,7 @@ std::vector<T> Communicator::all_gather(const std::vector<T>& mine) const {
   const auto count = static_cast<std::int64_t>(mine.size());
   {
     const Traffic::Call call(*traffic_, "counts", sizeof(count));
-    channel_->all_gather(&count, counts.data(), sizeof(count));
+    channel_->all_gather(count, counts.data());
   }
   std::vector<std::int64_t> borders(ranks() + 1, 0);
   std::partial_sum(counts.begin(), counts.end(), borders.begin() + 1);

@@ -68,9 +68,6 @@ struct ProcessGrid {
   /// What this rank holds of the stacked matrices of all experts, whose number `expert` divides.
   Shard expert_part(const std::vector<std::int64_t>& extents) const;
 
-  /// The ranks whose parts of divided tensors the first one writes to a file.
-  const Communicator& parts() const { return degrees.expert > 1 ? expert : tensor; }
-
   /// The ranks over which such gradients are summed in the tree and the optimizer is shared.
   const Communicator& over(ReduceOver ranks) const {
     return ranks == ReduceOver::data_beside_experts ? beside_experts : copies;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "app/microbatch.hpp"
 #include "layers/model.hpp"
 #include "tests/support.hpp"
 
@@ -56,13 +57,13 @@ inline ModelConfig small_model_config() {
 /// A microbatch of random tokens: documents of the given lengths, every token labelled with the
 /// next one of its document.
 struct TestBatch {
-  std::vector<int> tokens, labels;
+  std::vector<int> tokens, labels, lengths;
   Microbatch batch;
   int label_count = 0;
   int mtp_label_count = 0;
 
-  TestBatch(const std::vector<int>& lengths, int vocabulary, std::uint64_t seed,
-            int sequences = 1) {
+  TestBatch(const std::vector<int>& lengths, int vocabulary, std::uint64_t seed, int sequences = 1)
+      : lengths(lengths) {
     const std::uint64_t key = random_key(seed, "tokens");
     for (const int length : lengths) {
       for (int i = 0; i < length; ++i) {
@@ -89,7 +90,19 @@ struct TestBatch {
   }
 
   MicrobatchShape shape() const {
-    return {static_cast<int>(tokens.size()), batch.documents.count, batch.documents.sequences};
+    return {batch.tokens.extent_int(0), batch.documents.count, batch.documents.sequences};
+  }
+
+  /// What a context rank takes of it, with the counts of the whole.
+  TestBatch on(const ProcessGrid& grid) const {
+    TestBatch piece = *this;
+    const TokenBatch whole{{tokens.begin(), tokens.end()},
+                           {labels.begin(), labels.end()},
+                           lengths,
+                           batch.documents.sequences,
+                           label_count};
+    piece.batch = qnext::to_device(whole, grid);
+    return piece;
   }
 };
 

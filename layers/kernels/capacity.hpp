@@ -25,12 +25,27 @@ struct Capacity {
   int limit(int tokens, int experts, int experts_per_token) const;
 };
 
-/// Takes the row and the weight from every choice beyond the capacity; the other weights of its
-/// token stay as they are. `rows` holds all choices on entry; its offsets are those of before and
-/// have to be made again. row_weight (T K) is for temporary numbers.
+/// The choices of all R ranks that share the S sequences. They stand in the order that their tokens
+/// have in a sequence; a rank alone is the only one.
 template <class Real>
-void drop_beyond(const Exec& exec, const Capacity& capacity,
-                 const Tensor<const int, 2>& sequence_count, const Routing<Real>& routing,
-                 const ExpertRows& rows, const Tensor<Real, 1>& row_weight);
+struct SharedChoices {
+  Tensor<const int, 3> count;    // (R, S, E)
+  Tensor<const int, 2> offset;   // (R, E + 1)  first row of an expert of a rank, of all ranks' rows
+  Tensor<const Real, 1> weight;  // (rows of all ranks)
+  int rank = 0;                  // this one
+  int tokens = 0;                // of all ranks
+};
+
+/// row_weight (T K): the weights of all choices in the order of their rows.
+template <class Real>
+void weights_by_row(const Exec& exec, const Routing<Real>& routing, const ExpertRows& rows,
+                    const Tensor<Real, 1>& row_weight);
+
+/// Takes the row and the weight from every choice of this rank beyond the capacity, in which all
+/// ranks count together; the other weights of its token stay as they are. `rows` holds all choices
+/// on entry; its offsets are those of before and have to be made again.
+template <class Real>
+void drop_beyond(const Exec& exec, const Capacity& capacity, const SharedChoices<Real>& shared,
+                 const Routing<Real>& routing, const ExpertRows& rows);
 
 }  // namespace qnext

@@ -47,10 +47,12 @@ struct DeltaRuleWork {
 };
 
 /// Enough for forward and backward. Bounded: backward keeps the memories at the borders of at most
-/// 64 chunks, and of one chunk in 64 beyond them, for each slot.
+/// 64 chunks, and of one chunk in 64 beyond them, for each slot. `pieces`: also for those of
+/// delta_rule_piece.hpp.
 template <class Storage>
 DeltaRuleWork<Accum<Storage>> reserve_delta_rule_work(Arena& arena, const DeltaRuleShape& shape,
-                                                      const MicrobatchShape& microbatch);
+                                                      const MicrobatchShape& microbatch,
+                                                      bool pieces = false);
 
 /// Advances the memory of every document over its tokens and writes what each token reads from it:
 ///

@@ -166,27 +166,28 @@ KOKKOS_INLINE_FUNCTION void store_rows(const RowTeam& team, const Tile<Real>& fr
   team.team_barrier();
 }
 
-/// The memory of the files, (K, V), into the transposed tile, or zero.
+/// The memory of the files, (K, V), into the transposed tile, or zero: without a tensor or for a
+/// row below 0.
 template <class Real>
 KOKKOS_INLINE_FUNCTION void load_memory(const RowTeam& team, const Tensor<const Real, 4>& from,
-                                        int document, int head, const Tile<Real>& to) {
-  if (from.extent(0) == 0) {
+                                        int row, int head, const Tile<Real>& to) {
+  if (from.extent(0) == 0 || row < 0) {
     tile::fill(team, to, Real(0));
     return;
   }
-  const Real* const source = &from(document, head, 0, 0);
+  const Real* const source = &from(row, head, 0, 0);
   const int V = to.rows;
   for_each_element(team, V, to.columns,
                    [&](const int i, const int j) { to(i, j) = source[j * V + i]; });
 }
 
 template <class Real>
-KOKKOS_INLINE_FUNCTION void store_memory(const RowTeam& team, const Tile<Real>& from, int document,
+KOKKOS_INLINE_FUNCTION void store_memory(const RowTeam& team, const Tile<Real>& from, int row,
                                          int head, const Tensor<Real, 4>& to) {
-  if (to.extent(0) == 0) {
+  if (to.extent(0) == 0 || row < 0) {
     return;
   }
-  Real* const target = &to(document, head, 0, 0);
+  Real* const target = &to(row, head, 0, 0);
   const int V = from.rows;
   for_each_element(team, V, from.columns,
                    [&](const int i, const int j) { target[j * V + i] = from(i, j); });

@@ -36,7 +36,7 @@ struct ChunkedForward {
     const int R = in.v.extent_int(1) / in.k.extent_int(1);
     const int begin = documents.begin(n), end = documents.begin(n + 1);
     for (int r = 0; r < R; ++r) {
-      load_memory<Real>(team, initial, n, g * R + r, slot.memory(r));
+      load_memory<Real>(team, initial, documents.initial_row(n), g * R + r, slot.memory(r));
     }
     for (int index = 0; begin + index * C < end; ++index) {
       const Chunk chunk = chunk_of(begin, end, index, C);
@@ -47,7 +47,7 @@ struct ChunkedForward {
       }
     }
     for (int r = 0; r < R; ++r) {
-      store_memory<Real>(team, slot.memory(r), n, g * R + r, final);
+      store_memory<Real>(team, slot.memory(r), documents.final_row(n), g * R + r, final);
     }
   }
 

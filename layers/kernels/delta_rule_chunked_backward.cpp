@@ -43,9 +43,10 @@ struct ChunkedBackward {
     const int begin = documents.begin(n), end = documents.begin(n + 1);
     const int chunks = (end - begin + C - 1) / C;
     const int segments = (chunks + segment_chunks - 1) / segment_chunks;
+    const int arrives = documents.initial_row(n), leaves = documents.final_row(n);
     for (int r = 0; r < R(); ++r) {
-      load_memory<Real>(team, initial, n, g * R() + r, slot.memory(slot.kept, 0, R(), r));
-      load_memory<Real>(team, dfinal, n, g * R() + r, slot.memory(slot.dmemories, 0, R(), r));
+      load_memory<Real>(team, initial, arrives, g * R() + r, slot.memory(slot.kept, 0, R(), r));
+      load_memory<Real>(team, dfinal, leaves, g * R() + r, slot.memory(slot.dmemories, 0, R(), r));
     }
     for (int segment = 0; segment + 1 < segments; ++segment) {
       find_borders(team, n, g, segment, true, slot);
@@ -59,7 +60,8 @@ struct ChunkedBackward {
       }
     }
     for (int r = 0; r < R(); ++r) {
-      store_memory<Real>(team, slot.memory(slot.dmemories, 0, R(), r), n, g * R() + r, dinitial);
+      store_memory<Real>(team, slot.memory(slot.dmemories, 0, R(), r), arrives, g * R() + r,
+                         dinitial);
     }
   }
 

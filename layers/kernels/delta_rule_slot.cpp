@@ -2,6 +2,7 @@
 #include "layers/kernels/delta_rule_slot.hpp"
 
 #include "core/require.hpp"
+#include "layers/kernels/delta_rule_piece.hpp"
 
 #include <algorithm>
 #include <string>
@@ -24,21 +25,23 @@ void reset(const Exec& exec, const Tensor<int, 1>& next) {
 
 template <class Storage>
 DeltaRuleWork<Accum<Storage>> reserve_delta_rule_work(Arena& arena, const DeltaRuleShape& shape,
-                                                      const MicrobatchShape& microbatch) {
+                                                      const MicrobatchShape& microbatch,
+                                                      bool pieces) {
   using Real = Accum<Storage>;
   TileSpace<Real> forward{nullptr, 0}, backward{nullptr, 0};
   const delta_rule::ForwardSlot<Storage> for_forward(forward, shape);
   const delta_rule::BackwardSlot<Storage> for_backward(backward, shape, microbatch.tokens);
+  const std::int64_t for_pieces = pieces ? delta_rule_piece_slot<Storage>(shape) : 0;
   return {arena.reserve<Real, 2>("delta_rule_slots", slots_for(shape.G * microbatch.documents),
-                                 std::max(forward.used, backward.used)),
+                                 std::max({forward.used, backward.used, for_pieces})),
           arena.reserve<int, 1>("delta_rule_next", 1)};
 }
 
 template DeltaRuleWork<float> reserve_delta_rule_work<bf16>(Arena&, const DeltaRuleShape&,
-                                                            const MicrobatchShape&);
+                                                            const MicrobatchShape&, bool);
 template DeltaRuleWork<float> reserve_delta_rule_work<float>(Arena&, const DeltaRuleShape&,
-                                                             const MicrobatchShape&);
+                                                             const MicrobatchShape&, bool);
 template DeltaRuleWork<double> reserve_delta_rule_work<double>(Arena&, const DeltaRuleShape&,
-                                                               const MicrobatchShape&);
+                                                               const MicrobatchShape&, bool);
 
 }  // namespace qnext

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/commands.hpp"
+#include "app/golden_model.hpp"
 #include "core/require.hpp"
 #include "io/json.hpp"
 #include "parallel/communicator.hpp"
@@ -94,6 +95,23 @@ TEST_P(GoldenTraining, TwentyStepsFollowTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Precision, GoldenTraining, testing::Values("double", "float"));
+
+// Lists of chosen experts that do not fit the model.
+TEST(GoldenModel, RefusesForeignChoices) {
+  GoldenModel<float> model(shared() + "/golden/tiny/hf", 64);
+  const auto message = [&](const GoldenModel<float>::Choices& choices) {
+    try {
+      model.run({1, 2, 3}, {3}, choices);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  const std::string routers = std::to_string(model.routers());
+  EXPECT_NE(message(GoldenModel<float>::Choices(99)).find("99 lists of experts for " + routers),
+            std::string::npos);
+  EXPECT_NE(message({{1}}).find("1 chosen experts for "), std::string::npos) << message({{1}});
+}
 
 }  // namespace
 }  // namespace qnext

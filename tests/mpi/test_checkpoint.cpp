@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Checkpoints of every layout of the ranks there are: the bytes of one rank, and read by another.
+#include "core/require.hpp"
 #include "io/checkpoint.hpp"
+#include "io/hdf5_file.hpp"
+#include "tests/file_size_limit.hpp"
 #include "tests/mpi/world.hpp"
 #include "tests/support.hpp"
 #include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
 
-#include <limits>
+#include <deque>
+#include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,39 +21,81 @@
 namespace qnext {
 namespace {
 
+using test::bytes_of;
 using test::world;
 
-// A matrix of several pieces of a file (4 MiB), whose rows no border between ranks respects.
+// Two layers and an embedding of several pieces of a file (4 MiB), divided in every way, most of
+// them not evenly; no border between ranks respects a row. A rank has the layers of its stage.
 struct Model {
-  static constexpr int rows = 1100, columns = 1501;
+  struct Layer {
+    Weight<float, 2> rows, columns, shared;
+    Weight<float, 3> channels, experts;
+    Weight<float, 1> norm;
+  };
 
   ParameterTable table;
-  Weight<float, 2> matrix;
-  Weight<float, 1> norm;
+  Weight<bf16, 2> embedding;
+  std::deque<Layer> layers;
+  std::vector<Shards> shards;
 
-  Model() {
-    table.add({.name = "matrix", .shard = Shard::whole({rows, columns})}, matrix);
-    table.add({.name = "norm", .shard = Shard::whole({7})}, norm);
+  explicit Model(const ProcessGrid& grid) {
+    const Init init = Init::normal(1.0);
+    if (grid.place.pipeline == 0) {
+      table.add({.name = "embedding", .shard = grid.tensor_part({1100, 2003}, 0), .init = init},
+                embedding);
+    }
+    for (int l = 0; l < 2; ++l) {
+      if (l * grid.degrees.pipeline / 2 == grid.place.pipeline) {
+        add_layer(grid, "layer." + std::to_string(l) + ".", init);
+      }
+    }
     table.lay_out();
-    const auto values = table.values<float>(table.rows()[0]);
-    Kokkos::deep_copy(values, 0.25f);
+    shards = make_shards(table, grid);
   }
 
-  std::int64_t elements() const { return table.groups()[0].elements; }
+  void add_layer(const ProcessGrid& grid, const std::string& name, const Init& init) {
+    Layer& layer = layers.emplace_back();
+    table.add({.name = name + "rows", .shard = grid.tensor_part({129, 67}, 0), .init = init},
+              layer.rows);
+    table.add({.name = name + "columns", .shard = grid.tensor_part({137, 41}, 1), .init = init},
+              layer.columns);
+    table.add(
+        {.name = name + "channels", .shard = grid.tensor_parts({14, 14, 9}, {1, 3}), .init = init},
+        layer.channels);
+    table.add({.name = name + "experts",
+               .shard = grid.expert_part({12, 71, 53}),
+               .init = init,
+               .reduce_over = ReduceOver::data_beside_experts},
+              layer.experts);
+    table.add(grid.replicated({.name = name + "norm", .shard = Shard::whole({77}), .init = init}),
+              layer.norm);
+    const int replicas = grid.degrees.tensor % 2 == 0 ? 2 : 1;
+    table.add(grid.replicated({.name = name + "shared",
+                               .shard = grid.tensor_part({34, 9}, 0, replicas),
+                               .init = init},
+                              replicas),
+              layer.shared);
+  }
 
-  // Element i is i / 4, in the part of this rank; nothing outside.
-  TensorFamily moment(const Shards& shards, bool filled) const {
-    std::vector<double> part(shards.elements(), std::numeric_limits<double>::quiet_NaN());
-    for (std::size_t i = 0; filled && i < part.size(); ++i) {
-      part[i] = 0.25 * static_cast<double>(shards.begin() + static_cast<std::int64_t>(i));
+  // The part of this rank of a copy of the parameters: numbers of the same type.
+  TensorFamily moment() const {
+    TensorFamily family{"optimizer/moment", {}};
+    for (std::size_t g = 0; g < shards.size(); ++g) {
+      const DataType type = table.groups()[g].type;
+      const Tensor<std::byte, 1> bytes("moment", shards[g].elements() * size_of(type));
+      Kokkos::deep_copy(bytes, Tensor<std::byte, 1>(table.groups()[g].values.data() +
+                                                        shards[g].begin() * size_of(type),
+                                                    bytes.extent(0)));
+      family.buffers.push_back({type, bytes, &shards[g], shards[g].begin()});
     }
-    const auto numbers = test::to_device<float>(part, static_cast<int>(part.size()));
-    const Tensor<std::byte, 1> bytes("moment", part.size() * sizeof(float));
-    Kokkos::deep_copy(
-        bytes, Tensor<std::byte, 1>(reinterpret_cast<std::byte*>(numbers.data()), bytes.extent(0)));
-    return {"moment", {{DataType::float32, bytes, &shards}}};
+    return family;
   }
 };
+
+std::vector<std::byte> host(const Tensor<std::byte, 1>& bytes) {
+  const auto copy = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), bytes);
+  return {copy.data(), copy.data() + copy.extent(0)};
+}
 
 // The folder of the first rank, for all.
 struct SharedFolder {
@@ -63,147 +112,164 @@ struct SharedFolder {
   ~SharedFolder() { world().barrier(); }
 };
 
-CheckpointContent content() {
+CheckpointContent content(std::int64_t step = 3) {
   CheckpointContent content;
-  content.step = 3;
+  content.step = step;
   content.given_deck = content.resolved_deck = "a: 1\n";
   return content;
 }
 
-TEST(Checkpoint, OfManyRanksHasTheBytesOfOne) {
-  const SharedFolder folder;
-  const Model model;
-  const auto shards =
-      make_shards(model.table, ProcessGrid(Degrees{.data = world().ranks()}, world()));
-  const auto alone = make_shards(model.table, ProcessGrid{});
-  const std::string many = folder.path + "/many.h5", one = folder.path + "/one.h5";
-  write_checkpoint(many, content(), model.table, {model.moment(shards[0], true)}, world());
+// Each degree in turn, and mixtures.
+std::vector<Degrees> layouts() {
+  switch (world().ranks()) {
+    case 1:
+      return {{}};
+    case 2:
+      return {
+          {.data = 2}, {.tensor = 2}, {.context = 2}, {.pipeline = 2}, {.expert = 2, .data = 2}};
+    default:
+      return {{.data = 4},
+              {.tensor = 4},
+              {.expert = 4, .data = 4},
+              {.expert = 2, .data = 4},
+              {.tensor = 2, .data = 2},
+              {.tensor = 2, .expert = 2, .data = 2},
+              {.tensor = 2, .expert = 4, .data = 2},
+              {.context = 2, .data = 2},
+              {.tensor = 2, .context = 2, .expert = 2},
+              {.pipeline = 2, .data = 2},
+              {.tensor = 2, .pipeline = 2},
+              {.context = 2, .pipeline = 2, .expert = 2}};
+  }
+}
+
+std::string name_of(const Degrees& d) {
+  return "tensor " + std::to_string(d.tensor) + " context " + std::to_string(d.context) +
+         " pipeline " + std::to_string(d.pipeline) + " expert " + std::to_string(d.expert) +
+         " data " + std::to_string(d.data);
+}
+
+std::vector<Access> accesses() {
+  return Hdf5File::opens_together() ? std::vector{Access::together, Access::in_turns}
+                                    : std::vector{Access::in_turns};
+}
+
+// Of one rank that has the whole model; by the first rank.
+void write_alone(const std::string& path) {
   if (world().first()) {
-    write_checkpoint(one, content(), model.table, {model.moment(alone[0], true)});
-    EXPECT_GT(test::bytes_of(one).size(), 4u * Model::rows * Model::columns);
-    EXPECT_EQ(test::bytes_of(many), test::bytes_of(one));
-  }
-}
-
-TEST(Checkpoint, EachRankReadsItsPart) {
-  const SharedFolder folder;
-  const Model model;
-  const auto shards =
-      make_shards(model.table, ProcessGrid(Degrees{.data = world().ranks()}, world()));
-  const auto alone = make_shards(model.table, ProcessGrid{});
-  const std::string path = folder.path + "/one.h5";
-  if (world().first()) {
-    write_checkpoint(path, content(), model.table, {model.moment(alone[0], true)});
-  }
-  world().barrier();
-  const TensorFamily moment = model.moment(shards[0], false);
-  read_checkpoint_tensors(path, model.table, {moment});
-  const auto found = test::to_host(Tensor<float, 1>(
-      reinterpret_cast<float*>(moment.buffers[0].memory.data()), shards[0].elements()));
-  const std::int64_t of_matrix = std::int64_t{Model::rows} * Model::columns;
-  const std::int64_t norm = model.table.rows()[1].begin;
-  for (std::int64_t i = shards[0].begin(); i < shards[0].end(); ++i) {
-    if (i < of_matrix || (i >= norm && i < norm + 7)) {  // else padding
-      ASSERT_EQ(found[i - shards[0].begin()], static_cast<float>(0.25 * static_cast<double>(i)));
-    }
-  }
-}
-
-// Tensors that tensor ranks divide in every way, none of them evenly, and experts.
-struct DividedModel {
-  ParameterTable table;
-  Weight<float, 2> rows, columns;
-  Weight<float, 3> channels, experts;
-  Weight<float, 1> norm;
-  std::vector<Shards> shards;
-
-  explicit DividedModel(const ProcessGrid& grid) {
-    const Init init = Init::normal(1.0);
-    table.add({.name = "rows", .shard = grid.tensor_part({1100, 1501}, 0), .init = init}, rows);
-    table.add({.name = "columns", .shard = grid.tensor_part({37, 41}, 1), .init = init}, columns);
-    table.add({.name = "channels", .shard = grid.tensor_parts({14, 14, 9}, {1, 3}), .init = init},
-              channels);
-    table.add({.name = "experts",
-               .shard = grid.expert_part({12, 71, 53}),
-               .init = init,
-               .reduce_over = ReduceOver::data_beside_experts},
-              experts);
-    table.add(grid.replicated({.name = "norm", .shard = Shard::whole({77}), .init = init}), norm);
-    table.lay_out();
-    shards = make_shards(table, grid);
-  }
-
-  // The part of this rank of a copy of the parameters.
-  TensorFamily moment() const {
-    TensorFamily family{"moment", {}};
-    for (std::size_t g = 0; g < shards.size(); ++g) {
-      const Tensor<std::byte, 1> bytes("moment", shards[g].elements() * sizeof(float));
-      Kokkos::deep_copy(bytes, Tensor<std::byte, 1>(table.groups()[g].values.data() +
-                                                        shards[g].begin() * sizeof(float),
-                                                    bytes.extent(0)));
-      family.buffers.push_back({DataType::float32, bytes, &shards[g]});
-    }
-    return family;
-  }
-};
-
-ProcessGrid tensor_grid() {
-  const int data = world().ranks() % 2 == 0 ? 2 : 1;
-  return ProcessGrid(Degrees{.tensor = world().ranks() / data, .data = data}, world());
-}
-
-// All ranks are data ranks, two groups of them if they can be.
-ProcessGrid expert_grid() {
-  const int groups = world().ranks() % 2 == 0 ? 2 : 1;
-  return ProcessGrid(Degrees{.expert = world().ranks() / groups, .data = world().ranks()}, world());
-}
-
-void expect_bytes_of_one(const ProcessGrid& grid) {
-  const SharedFolder folder;
-  DividedModel model(grid), alone(ProcessGrid{});
-  initialise(model.table, 5);
-  initialise(alone.table, 5);
-  const std::string many = folder.path + "/many.h5", one = folder.path + "/one.h5";
-  write_checkpoint(many, content(), model.table, {model.moment()}, world(), grid.parts());
-  if (world().first()) {
-    write_checkpoint(one, content(), alone.table, {alone.moment()});
-    EXPECT_EQ(test::bytes_of(many), test::bytes_of(one));
-  }
-}
-
-void expect_read_parts(const ProcessGrid& grid) {
-  const SharedFolder folder;
-  DividedModel wanted(grid), found(grid), alone(ProcessGrid{});
-  initialise(wanted.table, 5);
-  initialise(alone.table, 5);
-  const std::string path = folder.path + "/one.h5";
-  if (world().first()) {
+    Model alone(ProcessGrid{});
+    initialise(alone.table, 5);
     write_checkpoint(path, content(), alone.table, {alone.moment()});
   }
   world().barrier();
-  const TensorFamily moment = found.moment(), wanted_moment = wanted.moment();
-  read_checkpoint_tensors(path, found.table, {moment});
-  for (std::size_t g = 0; g < moment.buffers.size(); ++g) {
-    const auto numbers = [](const Tensor<std::byte, 1>& bytes) {
-      return test::to_host(Tensor<float, 1>(reinterpret_cast<float*>(bytes.data()),
-                                            bytes.extent(0) / sizeof(float)));
-    };
-    EXPECT_EQ(numbers(found.table.groups()[g].values), numbers(wanted.table.groups()[g].values));
-    EXPECT_EQ(numbers(moment.buffers[g].memory), numbers(wanted_moment.buffers[g].memory));
+}
+
+TEST(Checkpoint, OfEveryLayoutHasTheBytesOfOneRank) {
+  const SharedFolder folder;
+  write_alone(folder.path + "/one.h5");
+  for (const Degrees& degrees : layouts()) {
+    for (const Access access : accesses()) {
+      const ProcessGrid grid(degrees, world());
+      Model model(grid);
+      initialise(model.table, 5);
+      const std::string many = folder.path + "/many.h5";
+      write_checkpoint(many, content(), model.table, {model.moment()}, model.shards, world(),
+                       access);
+      if (world().first()) {
+        EXPECT_TRUE(bytes_of(many) == bytes_of(folder.path + "/one.h5"))
+            << name_of(degrees) << (access == Access::together ? ", together" : ", in turns");
+      }
+    }
   }
 }
 
-TEST(Checkpoint, OfTensorRanksHasTheBytesOfOne) {
-  expect_bytes_of_one(tensor_grid());
+TEST(Checkpoint, IsReadByEveryLayout) {
+  const SharedFolder folder;
+  const std::string path = folder.path + "/one.h5";
+  write_alone(path);
+  for (const Degrees& degrees : layouts()) {
+    const ProcessGrid grid(degrees, world());
+    Model wanted(grid), found(grid);
+    initialise(wanted.table, 5);
+    const TensorFamily moment = found.moment(), wanted_moment = wanted.moment();
+    read_checkpoint_tensors(path, found.table, {moment}, world());
+    for (std::size_t g = 0; g < moment.buffers.size(); ++g) {
+      EXPECT_TRUE(host(found.table.groups()[g].values) == host(wanted.table.groups()[g].values))
+          << name_of(degrees);
+      EXPECT_TRUE(host(moment.buffers[g].memory) == host(wanted_moment.buffers[g].memory))
+          << name_of(degrees);
+    }
+  }
 }
-TEST(Checkpoint, OfExpertRanksHasTheBytesOfOne) {
-  expect_bytes_of_one(expert_grid());
+
+// Whichever rank reads the damaged tensor for its hash: all of them refuse.
+TEST(Checkpoint, ADamagedTensorIsRefusedByAllRanks) {
+  const SharedFolder folder;
+  const std::string path = folder.path + "/one.h5";
+  write_alone(path);
+  const ProcessGrid grid(layouts().front(), world());
+  Model model(grid);
+  for (const std::string name : {"parameters/layer.0.rows", "optimizer/moment/embedding"}) {
+    const std::string good = bytes_of(path);
+    world().barrier();
+    if (world().first()) {
+      std::string bytes = good;
+      bytes[Hdf5File(path).place_of("/" + name) + 5] ^= 1;
+      test::write_bytes(path, bytes);
+    }
+    world().barrier();
+    const TensorFamily moment = model.moment();
+    for (const auto& read : {std::function<void()>([&] { verify_checkpoint(path, world()); }),
+                             std::function<void()>([&] {
+                               read_checkpoint_tensors(path, model.table, {moment}, world());
+                             })}) {
+      try {
+        read();
+        ADD_FAILURE() << "accepted";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), Status::bad_number);
+        EXPECT_EQ(std::string(error.what()).find(path + ": /" + name + ": is damaged"), 0u)
+            << error.what();
+      }
+    }
+    world().barrier();
+    if (world().first()) {
+      test::write_bytes(path, good);
+    }
+    world().barrier();
+  }
 }
-TEST(Checkpoint, TensorRanksReadTheirParts) {
-  expect_read_parts(tensor_grid());
-}
-TEST(Checkpoint, ExpertRanksReadTheirParts) {
-  expect_read_parts(expert_grid());
+
+// The last rank alone meets the limit. Its reason reaches all ranks; what was there stays.
+TEST(Checkpoint, AFullDiskOfOneRankCostsNoGoodCheckpoint) {
+  const SharedFolder folder;
+  const std::string path = folder.path + "/one.h5";
+  write_alone(path);
+  const std::string good = bytes_of(path);
+  const ProcessGrid grid(layouts().front(), world());
+  const Model model(grid);
+  for (const Access access : accesses()) {
+    world().barrier();
+    std::string message = "nothing was refused";
+    {
+      std::optional<test::FileSizeLimit> limit;
+      if (world().rank() == world().ranks() - 1) {
+        limit.emplace(4096);
+      }
+      try {
+        write_checkpoint(path, content(4), model.table, {model.moment()}, model.shards, world(),
+                         access);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), Status::environment);
+        message = error.what();
+      }
+    }
+    EXPECT_EQ(message.find(path + ".part: "), 0u) << message;
+    EXPECT_NE(message.find("File too large"), std::string::npos) << message;
+    world().barrier();
+    EXPECT_FALSE(std::filesystem::exists(path + ".part"));
+    EXPECT_TRUE(bytes_of(path) == good);
+  }
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "core/require.hpp"
 #include "parallel/ordered_sum.hpp"
 #include "parallel/row_split.hpp"
 #include "tests/mpi/world.hpp"
@@ -7,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace qnext {
@@ -115,6 +117,22 @@ TEST(OrderedSum, IsTheSameOnAllRanks) {
       ordered_sum<float>(Exec{}, world(), values, test::nan_tensor<float>(room));
       EXPECT_EQ(test::to_host(values), sum_in_order<float>(count)) << count << " numbers";
     }
+  }
+}
+
+// All ranks refuse before any of them waits.
+TEST(OrderedSum, WantsRoomForTheOtherRanks) {
+  if (world().ranks() == 1) {
+    GTEST_SKIP() << "a rank alone receives nothing";
+  }
+  const Tensor<double, 1> values("values", 3), no_room("no_room", world().ranks() - 2);
+  try {
+    ordered_sum<double>(Exec{}, world(), values, no_room);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(
+        std::string(error.what()).find("ordered_sum: no room for the numbers of the other ranks"),
+        std::string::npos);
   }
 }
 

@@ -24,6 +24,13 @@ all=$("$QNEXT" generate run --tokens "$long" --length 5 --temperature 0 --ids 2>
 expect_status 0 "$QNEXT" generate run --prompt abc --length 3
 expect_text "abc"
 expect_text "tokens/s"
+# The line of speeds begins a line, and there is no empty one in between.
+for last in 65 10; do
+  "$QNEXT" generate run --tokens 66,$last --length 0 >text 2>speeds
+  [ "$(tail -c 1 text | od -An -tu1 | tr -d ' ')" = 10 ] || fail "the text ends in the middle of a line"
+  [ "$(wc -l <text)" -eq 1 ] || fail "an empty line behind a text that ends in a newline"
+done
 expect_status 0 "$QNEXT" info run
+grep -qE '^data.fingerprint=[0-9a-f]{16}$' output || fail "the fingerprint is no hexadecimal number of 64 bits"
 expect_text "step=12"
 expect_text "progress.updates=12"

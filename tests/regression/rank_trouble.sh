@@ -33,7 +33,7 @@ prefix="on 4" expect_status 2 tiny 'data.train=text.txt' data.shuffle=false data
   data.microbatch=1 model.vocabulary=128 output.folder=one
 expect_one_message "qnext: rank 3 of 4: "
 
-# A number that goes bad, and a checkpoint that the file system refuses: only the first rank writes.
+# A number that goes bad, and a checkpoint that the file system refuses: the first rank renames.
 prefix="on 2" expect_status 4 tiny 'optimizer.learning_rate={peak: 1e30, schedule: constant}' output.folder=bad
 expect_one_message "gradients are not finite, the first is that of"
 mkdir -p refused/checkpoints/step_4.h5/in_the_way
@@ -79,3 +79,23 @@ wait_for stop/metrics.jsonl
 touch stop/stop
 expect_end $run 0
 [ ! -e stop/stop ] || fail "the file stop is still there"
+
+# A disk that is full for one rank alone: the checkpoint before it stays, and nothing of the broken one.
+long_run full &
+run=$!
+wait_for full/metrics.jsonl
+touch full/checkpoint_now
+for _ in $(seq 100); do
+  [ -e full/checkpoint_now ] || break
+  sleep 0.1
+done
+good=$(ls full/checkpoints/step_*.h5) || fail "checkpoint_now left no checkpoint"
+prlimit --pid "$(ranks_of $run | tail -1)" --fsize=4096
+touch full/checkpoint_now
+expect_end $run 3
+cp full.out output
+expect_one_message "full/checkpoints/step_"
+expect_text "File too large"
+[ "$(ls full/checkpoints/*)" = "$good" ] || fail "a full disk left $(ls full/checkpoints)"
+expect_status 0 "$QNEXT" info full
+expect_text "checkpoint $good"

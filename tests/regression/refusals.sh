@@ -14,7 +14,7 @@ expect_text "backend"
 expect_status 2 "$QNEXT"
 expect_status 2 "$QNEXT" fly
 expect_status 2 "$QNEXT" train
-expect_text "deck is required"
+expect_text "deck is required; see qnext --help"
 expect_status 2 "$QNEXT" train missing.yaml
 expect_text "missing.yaml"
 expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --kokkos-fly=1
@@ -101,9 +101,20 @@ expect_status 2 "$QNEXT" train "$QNEXT_SOURCE/inputs/tiny.yaml" --kokkos-fly=1
 expect_text "--kokkos-fly=1: Kokkos knows no such flag"
 expect_status 2 "$QNEXT" generate small --top-p 0
 expect_text "--top-p 0: must be above 0 and at most 1"
+expect_status 2 "$QNEXT" generate small --temperature -1
+expect_text "--temperature -1: must not be negative"
+expect_status 2 "$QNEXT" generate small --top-k -1
+expect_text "--top-k -1: must not be negative"
+expect_status 2 "$QNEXT" generate small --length -1
+expect_text "--length -1: must not be negative"
 expect_status 2 "$QNEXT" generate small --tokens 256
 expect_text "the prompt has the token 256; this model knows 0 to 255"
 expect_status 2 "$QNEXT" generate small --precision double
-expect_text "is float"
+expect_text "--precision double: the checkpoint small/checkpoints/step_4.h5 is float"
+expect_status 2 "$QNEXT" generate small --precision half
+expect_text "--precision half: wanted is double, float or bf16"
+mkdir -p nothing
+expect_status 2 "$QNEXT" info nothing
+expect_text "nothing: is neither a run folder (no checkpoints/) nor a Hugging Face folder"
 expect_status 2 "$QNEXT" bench fly "$QNEXT_SOURCE/inputs/tiny.yaml"
 expect_text "wanted is peak, kernels, step, decode or all"

@@ -40,5 +40,11 @@ done
 [ "$(evaluated config.json)" = "$(evaluated config.released.json)" ] || fail "the two forms of config.json differ"
 expect_status 2 "$QNEXT" train folder.yaml model.width=1024
 expect_text "model.width = 1024: the model folder has"
+expect_status 2 "$QNEXT" train folder.yaml model.attention.rotary_fraction=0.5
+expect_text "model.attention.rotary_fraction = 0.5: the model folder has 0.333"
+expect_status 2 "$QNEXT" train folder.yaml 'model.mixers={full_attention_every: 2}'
+expect_text "full_attention_every: 2}: the model folder has another order"
+expect_status 2 "$QNEXT" train folder.yaml model.dense_layers=[1]
+expect_text "model.dense_layers = [1]: the model folder has others"
 expect_status 0 "$QNEXT" train folder.yaml model.init="$QNEXT_SHARED/golden/tiny/hf_released" output.folder=mtp
 grep -qE '"loss_mtp": [1-9]' mtp/metrics.jsonl || fail "the module for multi-token prediction is not there"

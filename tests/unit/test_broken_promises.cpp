@@ -4,15 +4,23 @@
 // sentence with the object, the value found and the value wanted.
 #include "core/documents.hpp"
 #include "core/matmul.hpp"
+#include "core/matmul_onednn.hpp"
 #include "core/parameter.hpp"
+#include "core/tile_product_bf16.hpp"
+#include "io/data_stream.hpp"
 #include "io/posix_file.hpp"
 #include "layers/dense_mlp.hpp"
+#include "layers/experts_over_ranks.hpp"
 #include "layers/gated_attention.hpp"
 #include "layers/gated_delta_net.hpp"
 #include "layers/head_loss.hpp"
+#include "layers/kernels/capacity.hpp"
 #include "layers/mixture_of_experts.hpp"
+#include "layers/model.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/process_grid.hpp"
+#include "parallel/row_exchange.hpp"
+#include "tests/model_support.hpp"
 #include "tests/support.hpp"
 #include "tests/temporary_folder.hpp"
 
@@ -20,6 +28,8 @@
 
 #include <fstream>
 #include <functional>
+#include <sys/stat.h>
+#include <vector>
 
 namespace qnext {
 namespace {
@@ -107,6 +117,13 @@ TEST(BrokenPromises, OfAttention) {
                   [&] { attention(good, 4); });
   expect_sentence("key_value_heads = 3, wanted a multiple or a divisor of the tensor degree 2",
                   [&] { attention(good, 2); });
+  ParameterTable table;
+  const GatedAttention<float> layer(good, {}, table, "a");
+  GatedAttention<float>::State cached;
+  const Tensor<float, 2> dy("dy", 3, 8), dx("dx", 3, 8);
+  expect_sentence("attention: gradients of cached keys and values are not there", [&] {
+    layer.backward(Exec{}, make_documents({3}), dy, &cached, {}, dx, nullptr, {});
+  });
 }
 
 TEST(BrokenPromises, OfTheDeltaNet) {
@@ -121,6 +138,8 @@ TEST(BrokenPromises, OfTheDeltaNet) {
   config.value_heads = 4;
   expect_sentence("key_heads = 2, wanted a multiple of the tensor degree 4",
                   [&] { delta_net(config, 4); });
+  config.conv_taps = 7;
+  expect_sentence("causal convolution: taps = 7, wanted 2 to 6", [&] { delta_net(config, 1); });
 }
 
 TEST(BrokenPromises, OfTheWidthsThatRanksDivide) {
@@ -141,8 +160,29 @@ TEST(BrokenPromises, OfExperts) {
       .model_width = 8, .experts = 4, .experts_per_token = 5, .expert_width = 4};
   expect_sentence("e: 5 experts per token of 4", [&] { experts(config, 1); });
   config.experts_per_token = 2;
-  config.capacity.rule = Capacity::Rule::position;
-  expect_sentence("wanted dropless or the tensor degree 1", [&] { experts(config, 2); });
+  expect_sentence("5 experts over 4 ranks, receive_factor 2",
+                  [] { ExpertsOverRanks<float>(Communicator(), 4, 5, 2.0); });
+  expect_sentence("capacity: unknown rule",
+                  [] { Capacity{static_cast<Capacity::Rule>(9)}.limit(4, 2, 1); });
+
+  config.capacity.rule = Capacity::Rule::dropless;
+  ParameterTable table;
+  const MixtureOfExperts<float> layer(config, {}, table, "e");
+  MixtureOfExperts<float>::Saved saved;
+  const Tensor<float, 2> x("x", 5, 8), y("y", 5, 8);
+  expect_sentence("5 tokens in 2 sequences of equal length", [&] {
+    layer.forward(Exec{}, make_documents({3, 2}, 2), x, y, saved, {});
+  });
+}
+
+TEST(BrokenPromises, OfDecoding) {
+  ParameterTable table;
+  const Model<float> model(test::small_model_config(), tensor_ranks(2), table);
+  const test::TestBatch batch({3}, 37, 1);
+  Model<float>::State state;
+  Model<float>::Saved saved;
+  expect_sentence("decoding is not divided over tensor ranks, which are 2",
+                  [&] { model.step(Exec{}, batch.batch, state, saved, {}); });
 }
 
 TEST(BrokenPromises, OfRanks) {
@@ -155,12 +195,22 @@ TEST(BrokenPromises, OfRanks) {
   expect_sentence("all_gather_parts: a part for each rank", [&] {
     alone.all_gather_parts(to, {0, 1, 3});
   });
-  expect_sentence("a rank alone receives what it sends", [&] {
+  expect_sentence("a rank alone sends 1 messages and receives 0", [&] {
     alone.exchange({{0, buffer_of(from)}}, {});
+  });
+  const Tensor<int, 1> shorter("shorter", 2);
+  expect_sentence("a rank alone is sent 12 bytes and receives 8", [&] {
+    alone.exchange({{0, buffer_of(from)}}, {{0, buffer_of(shorter)}});
   });
   const Tensor<int, 2> rows("rows", 3, 4);
   const auto column = Kokkos::subview(rows, Kokkos::ALL, 1);
   expect_sentence("a message is contiguous", [&] { buffer_of(column); });
+  expect_sentence("row exchange: 1 groups over 1 ranks, 0 rows a round",
+                  [&] { RowExchange(alone, {3}, 0); });
+  const RowExchange exchange(alone, {3}, 3);
+  expect_sentence("row exchange: 3 rows in a buffer of 2", [&] {
+    exchange.to_owners(0, {{buffer_of(shorter), buffer_of(to), sizeof(int)}});
+  });
 }
 
 TEST(BrokenPromises, OfFiles) {
@@ -172,7 +222,61 @@ TEST(BrokenPromises, OfFiles) {
                   [&] { PosixFile::open_for_reading(path).read(0, room, 8); });
   expect_sentence("absent: cannot be opened: No such file or directory",
                   [&] { PosixFile::open_for_reading(folder / "absent"); });
+  expect_sentence(folder.path() + ": cannot be read at byte 0: Is a directory",
+                  [&] { PosixFile::open_for_reading(folder.path()).read(0, room, 8); });
+  // A device that is always full and cannot be flushed; a pipe, which has no end.
+  const auto full = PosixFile::open_for_writing("/dev/full");
+  expect_sentence("/dev/full: cannot be written at byte 4: No space left on device",
+                  [&] { full.write(4, room, 8); });
+  expect_sentence("/dev/full: cannot be flushed to the disk: Invalid argument",
+                  [&] { full.flush(); });
+  expect_sentence("absent: cannot be flushed to the disk: No such file or directory",
+                  [&] { flush_folder(folder / "absent"); });
+  const std::string pipe = folder / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  expect_sentence("pipe: has no length: Illegal seek",
+                  [&] { PosixFile::open_for_writing(pipe).bytes(); });
 }
+
+TEST(BrokenPromises, OfStreams) {
+  expect_sentence("the stream needs sequence and vocabulary", [] { TokenStream(StreamConfig{}); });
+  expect_sentence("held_out must lie in [0, 1)", [] {
+    TokenStream(StreamConfig{.sequence = 4, .vocabulary = 4, .held_out = 1.0});
+  });
+}
+
+#if !defined(KOKKOS_ENABLE_CUDA) && !defined(KOKKOS_ENABLE_HIP)
+
+// What only the library can refuse: extents below zero, rows that lie closer than they are long.
+TEST(BrokenPromises, OfOneDnn) {
+  const std::vector<bf16> narrow(64);
+  const std::vector<float> wide(64);
+  std::vector<float> c(64);
+  expect_sentence("oneDNN: product of -2 x 4 and 4 x 4: ", [&] {
+    onednn::multiply(-2, 4, 4, {narrow.data(), 4, 1}, {narrow.data(), 4, 1}, DataType::float32,
+                     c.data(), 4, false);
+  });
+  expect_sentence("oneDNN: dnnl_sgemm of 2 x 4 and 4 x 4: status ", [&] {
+    onednn::multiply(2, 4, 4, {wide.data(), 4, 1}, {wide.data(), 4, 1}, c.data(), 3, false);
+  });
+}
+
+TEST(BrokenPromises, OfUnitsForBf16) {
+  for (const tile::Unit unit : {tile::Unit::amx, tile::Unit::dot}) {
+    if (!tile::available(unit)) {
+      const std::vector<bf16> a(32), b(512);
+      std::vector<float> c(16);
+      expect_sentence("bf16 product: this build or processor lacks the unit asked for", [&] {
+        tile::multiply_bf16_on_cpu(unit, 1, 16, 32, a.data(), 32, b.data(), 32, c.data(), 16,
+                                   false);
+      });
+      return;
+    }
+  }
+  GTEST_SKIP() << "this build and processor have all units";
+}
+
+#endif
 
 }  // namespace
 }  // namespace qnext

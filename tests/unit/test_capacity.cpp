@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/kernels/capacity.hpp"
+#include "layers/capacity_over_ranks.hpp"
 #include "tests/experts_layer.hpp"
 
 #include <gtest/gtest.h>
@@ -24,8 +24,11 @@ struct Cut {
     const Tensor<int, 2> blocks("blocks", S * (T / S + 31), E);
     const Tensor<int, 2> count("count", S, E);
     sort_by_expert(Exec{}, S, routing.selected, Choices::all, rows, blocks, count);
-    drop_beyond<double>(Exec{}, capacity, count, routing, rows,
-                        Tensor<double, 1>("row weight", T * K));
+    const CapacityOverRanks<double> alone(capacity, ProcessGrid{});
+    Arena plan;
+    alone.reserve_work(plan, {T, S, S}, E, K);
+    Arena arena(plan.peak());
+    alone.drop(Exec{}, count, routing, rows, alone.reserve_work(arena, {T, S, S}, E, K));
     sort_by_expert(Exec{}, S, routing.selected, Choices::kept, rows, blocks);
   }
 };

@@ -3,17 +3,16 @@
 #include "io/checkpoint_block.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/hdf5_file.hpp"
+#include "tests/file_size_limit.hpp"
 #include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <limits>
 #include <memory>
-#include <sys/resource.h>
 #include <type_traits>
 
 namespace qnext {
@@ -288,6 +287,16 @@ TEST_F(Checkpoint, RefusesAnotherFormat) {
             path + ": has the format 2, wanted is 1");
 }
 
+TEST_F(Checkpoint, RefusesABlockOfAnotherLength) {
+  std::string bytes = bytes_of(path);
+  bytes[25] ^= 1;  // 256 bytes more or less, no power of two
+  write_bytes(path, bytes);
+  EXPECT_NE(message_of([&] {
+              read_checkpoint_content(path);
+            }).find(path + ": is damaged: its first block says it has "),
+            std::string::npos);
+}
+
 // A block that lies but has a right hash: what it says about places is checked on its own.
 TEST_F(Checkpoint, RefusesABlockThatPlacesTensorsOutside) {
   CheckpointBlock block = check_checkpoint_block(path);
@@ -326,8 +335,8 @@ TEST_F(Checkpoint, ListsMissingAndUnknownTensors) {
   EXPECT_EQ(message_of([&] { read_checkpoint_tensors(path, fewer.table, fewer.families); }),
             path +
                 ": /optimizer/first_moment: does not hold the tensors of this model: missing 3 "
-                "(model.embed_tokens.weight, model.norm.weight, "
-                "model.layers.0.linear_attn.conv1d.weight)");
+                "(model.embed_tokens.weight, model.layers.0.linear_attn.conv1d.weight, "
+                "model.norm.weight)");
 }
 
 TEST_F(Checkpoint, NamesValuesThatAreMissing) {
@@ -354,21 +363,6 @@ TEST(Record, SaysWhatDiffers) {
                                 "backend: absent there, openmp here"}));
 }
 
-/// Writing past `bytes` fails as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::int64_t bytes) {
-    std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{static_cast<rlim_t>(bytes), before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_;
-};
-
 std::vector<std::string> names_in(const std::string& folder) {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
@@ -389,7 +383,7 @@ TEST_F(Checkpoint, AFullDiskCostsNoGoodCheckpoint) {
   for (std::int64_t room = 1024; room < length; room += length / 23) {
     std::string message;
     {
-      const FileSizeLimit limit(room);
+      const test::FileSizeLimit limit(room);
       message = message_of(
           [&] { write_checkpoint(path, content_at(6), changed.table, changed.families); });
     }
@@ -408,6 +402,46 @@ TEST(CheckpointWrite, NamesAFolderThatIsNotThere) {
   EXPECT_EQ(
       message_of([&] { write_checkpoint(folder / "none/x.h5", content_at(1), model.table, {}); }),
       folder / "none" + ": has no known room: No such file or directory");
+}
+
+// The file system of processes has room for nothing.
+TEST(CheckpointWrite, NamesTheRoomThatIsMissing) {
+  Model<float> model;
+  const std::string message =
+      message_of([&] { write_checkpoint("/proc/x.h5", content_at(1), model.table, {}); });
+  EXPECT_EQ(message.find("/proc/x.h5.part: the disk has room for 0 bytes, wanted are "), 0u)
+      << message;
+}
+
+TEST(CheckpointWrite, WantsABufferForEachGroup) {
+  const TemporaryFolder folder;
+  Model<float> model;
+  auto families = model.families;
+  families.front().buffers.emplace_back();
+  EXPECT_NE(message_of([&] {
+              write_checkpoint(folder / "x.h5", content_at(1), model.table, families);
+            }).find("optimizer/first_moment: has buffers for 2 groups, wanted are 1"),
+            std::string::npos);
+}
+
+// Half of a tensor, and one that other ranks are said to own.
+TEST(CheckpointWrite, WantsEachElementOnce) {
+  const TemporaryFolder folder;
+  const auto message = [&](const Parameter& row) {
+    ParameterTable table;
+    Weight<float, 2> weight;
+    table.add(row, weight);
+    table.lay_out();
+    return message_of([&] { write_checkpoint(folder / "x.h5", content_at(1), table, {}); });
+  };
+  Parameter half{.name = "w", .shard = Shard::whole({4, 2})};
+  half.shard.boxes = {{{0}, {2, 2, 1, 1}}};
+  EXPECT_NE(message(half).find("/parameters/w: the ranks write 4 of 8 elements"),
+            std::string::npos);
+  EXPECT_NE(message({.name = "w", .shard = Shard::whole({4, 2}), .owner = false})
+                .find("/parameters/w: the ranks write 0 of 8 elements"),
+            std::string::npos);
+  EXPECT_EQ(names_in(folder.path()), Names{});
 }
 
 class CheckpointFolderTest : public testing::Test {
@@ -499,7 +533,7 @@ TEST_F(CheckpointFolderTest, AFullDiskRemovesNothing) {
   const CheckpointFolder checkpoints(folder, 1);
   write(checkpoints, 1);
   {
-    const FileSizeLimit limit(5000);
+    const test::FileSizeLimit limit(5000);
     EXPECT_THROW(write(checkpoints, 2), EnvironmentError);
   }
   EXPECT_EQ(names_in(folder), Names{"step_1.h5"});
@@ -518,6 +552,25 @@ TEST_F(CheckpointFolderTest, AFolderThatCannotBeMadeIsNamed) {
   const CheckpointFolder checkpoints(parent / "file/checkpoints", 1);
   EXPECT_EQ(message_of([&] { write(checkpoints, 1); }),
             parent / "file/checkpoints" + ": cannot be made: Not a directory");
+}
+
+// A folder with something in it where a file is expected: even root cannot remove it like a file.
+TEST_F(CheckpointFolderTest, NamesWhatCannotBeRemoved) {
+  const CheckpointFolder checkpoints(folder, 1);
+  const std::string part = folder + "/step_9.h5.part", old = folder + "/step_1.h5";
+  std::filesystem::create_directories(part + "/full");
+  EXPECT_EQ(message_of([&] { checkpoints.remove_leftovers(); }),
+            part + ": cannot be removed: Directory not empty");
+  std::filesystem::remove_all(part);
+  std::filesystem::create_directories(old + "/full");
+  EXPECT_EQ(message_of([&] { write(checkpoints, 2); }),
+            old + ": cannot be removed: Directory not empty");
+}
+
+TEST_F(CheckpointFolderTest, NamesABestThatIsNotThere) {
+  const CheckpointFolder checkpoints(folder, 1);
+  EXPECT_EQ(message_of([&] { checkpoints.keep_as_best(3); }),
+            checkpoints.best() + ": cannot be made: No such file or directory");
 }
 
 }  // namespace

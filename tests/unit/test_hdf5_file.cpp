@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/require.hpp"
 #include "io/hdf5_file.hpp"
+#include "tests/file_size_limit.hpp"
 #include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
@@ -142,6 +143,52 @@ TEST_F(Hdf5FileTest, SaysWhatIsMissingOrOfAnotherKind) {
   expect("/a.note: holds text, wanted are numbers",
          [&] { file.read_attribute<double>("/a", "note"); });
   expect("/none: no such object", [&] { file.has_attribute("/none", "x"); });
+  expect("/none: no such object", [&] { file.list_attributes("/none"); });
+  expect("/a.count: is not a text", [&] { file.read_attribute<std::string>("/a", "count"); });
+  expect("/.layers: has 3 elements, wanted is one",
+         [&] { file.read_attribute<std::int64_t>("/", "layers"); });
+}
+
+TEST_F(Hdf5FileTest, RefusesWhatItsCallerMixedUp) {
+  auto file = Hdf5File::create(path());
+  const auto refuses = [&](const std::string& sentence, const std::function<void()>& call) {
+    EXPECT_NE(message_of(call).find(sentence), std::string::npos) << message_of(call);
+  };
+  refuses("/x: 2 values for (3)", [&] { file.write_dataset<double>("/x", {1.0, 2.0}, {3}); });
+  refuses("no number type", [&] { file.create_dataset("/x", ElementType::text, {3}); });
+}
+
+TEST_F(Hdf5FileTest, WritesIntoAnExistingFile) {
+  write_everything(path());
+  const auto write = [&](std::int64_t count, const std::vector<float>& number) {
+    auto file = Hdf5File::open_for_writing(path());
+    file.write_attribute<std::int64_t>("/a", "count", count);
+    file.write_box("/a/single", DataType::float32, {}, {}, number.data());
+    file.close();
+  };
+  write(7, {1.5f});  // gives back room behind the last object
+  const std::string before = bytes_of(path());
+  write(8, {2.5f});
+  EXPECT_EQ(Hdf5File(path()).read_attribute<std::int64_t>("/a", "count"), 8);
+  EXPECT_EQ(Hdf5File(path()).read_scalar<float>("/a/single"), 2.5f);
+  write(7, {1.5f});
+  EXPECT_TRUE(bytes_of(path()) == before);
+  if (!Hdf5File::opens_together()) {
+    EXPECT_EQ(message_of([&] { Hdf5File::open_together(path(), {}); }),
+              path() + ": this HDF5 was built without MPI: one rank at a time writes");
+  }
+}
+
+// Groups alone: nothing but what the library keeps in memory until the end.
+TEST_F(Hdf5FileTest, AsksForTheRoomOfItsLastBytes) {
+  auto file = Hdf5File::create(path());
+  for (int i = 0; i < 100; ++i) {
+    file.create_group(std::string("/group_").append(std::to_string(i)));
+  }
+  const test::FileSizeLimit limit(4096);
+  const std::string message = message_of([&] { file.close(); });
+  EXPECT_EQ(message.find(path() + ": cannot grow to "), 0u) << message;
+  EXPECT_NE(message.find(" bytes: file write failed: File too large"), std::string::npos);
 }
 
 TEST_F(Hdf5FileTest, PassesOnWhatTheLibrarySays) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/metrics_writer.hpp"
 #include "io/tensorboard.hpp"
+#include "tests/file_size_limit.hpp"
 #include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <map>
 #include <string>
@@ -17,8 +19,10 @@ namespace qnext {
 namespace {
 
 using test::bytes_of;
+using test::FileSizeLimit;
 using test::message_of;
 using test::TemporaryFolder;
+using test::write_bytes;
 
 const std::vector<std::string> columns = {"loss", "tokens", "evaluation_loss"};
 
@@ -211,6 +215,38 @@ TEST(Tensorboard, SaysWhyItCannotWrite) {
   test::write_bytes(folder / "file", "");
   const std::string message = message_of([&] { TensorboardWriter(folder / "file/events", 1); });
   EXPECT_NE(message.find("cannot be written: Not a directory"), std::string::npos) << message;
+}
+
+// A device that is always full, in the place of a file. Its stream remembers that a write failed
+// before, but not why.
+TEST(MetricsWriter, NamesAFileThatTakesNoMore) {
+  const TemporaryFolder folder;
+  std::filesystem::create_symlink("/dev/full", folder / "metrics.csv");
+  EXPECT_EQ(message_of([&] { MetricsWriter(folder.path(), columns, 0); }),
+            folder / "metrics.csv" + ": cannot be written: No space left on device");
+
+  const TemporaryFolder other;
+  MetricsWriter writer(other.path(), columns, 0);
+  const FileSizeLimit limit(4096);
+  write_steps(writer, 1, 2000);
+  EXPECT_EQ(message_of([&] { writer.flush(); }),
+            other / "metrics.jsonl" + ": cannot be written: an earlier write failed");
+}
+
+TEST(TensorboardWriter, NamesAFileThatTakesNoMore) {
+  const TemporaryFolder folder;
+  write_bytes(folder / "file", "x");
+  EXPECT_NE(message_of([&] {
+              TensorboardWriter(folder / "file/events", 0);
+            }).find("cannot be written: Not a directory"),
+            std::string::npos);
+  TensorboardWriter writer(folder.path(), 0);
+  const FileSizeLimit limit(4096);
+  for (int step = 0; step < 2000; ++step) {
+    writer.write(step, "loss", 1.0);
+  }
+  EXPECT_EQ(message_of([&] { writer.flush(); }),
+            writer.path() + ": cannot be written: an earlier write failed");
 }
 
 }  // namespace

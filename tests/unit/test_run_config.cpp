@@ -128,8 +128,26 @@ TEST(RunConfig, DataRanksAreTheRanksOfTheJob) {
   EXPECT_EQ(read_run_config(deck, 4).microbatches_of_rank(), 1);
   const Deck two = Deck::parse(small_deck, "small.yaml", {"data.microbatch=2", "parallel.data=2"});
   EXPECT_EQ(read_run_config(two).degrees.data, 2) << "without a job: for plan and generate";
-  EXPECT_THROW(read_run_config(two, 4), InputError);
-  EXPECT_THROW(read_run_config(deck, 8), InputError);
+  const auto message = [](const Deck& refused, int ranks) {
+    try {
+      read_run_config(refused, ranks);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  const auto expect = [](const std::string& found, const std::string& wanted) {
+    EXPECT_NE(found.find(wanted), std::string::npos) << found;
+  };
+  expect(message(two, 4), "parallel.data = 2: the job has 4 ranks; data must be that, or 0");
+  expect(message(deck, 8), "8 data ranks cannot share the 4 microbatches of a step");
+  const Deck divided = Deck::parse(small_deck, "small.yaml",
+                                   {"data.microbatch=2", "parallel.tensor=2", "parallel.data=4"});
+  expect(message(divided, 4),
+         "parallel.data = 4: the job has 4 ranks for 2 of tensor x context x pipeline; data must "
+         "be 2, or 0");
+  expect(message(divided, 3),
+         "parallel.tensor = 2: the job has 3 ranks, which is no multiple of it");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -141,6 +159,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{{"run.gradient_order=heap"}, "run.gradient_order = heap"},
                     Refused{{"run.dropout=1.0"}, "run.dropout = 1.0: must be from 0 to below 1"},
                     Refused{{"run.wall_time=-1"}, "run.wall_time = -1: must not be negative"},
+                    Refused{{"run.memory_limit=lots"},
+                            "run.memory_limit = lots: must be bytes or, for example, 2 GiB"},
                     Refused{{"run.peak_flops=-1"}, "run.peak_flops = -1: must not be negative"},
                     Refused{{"run.step=5"}, "run.step: nothing reads this key"}));
 
@@ -229,8 +249,6 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{
             {"parallel.tensor=2", "model.attention.heads=12", "model.attention.key_value_heads=3"},
             "attention.key_value_heads, 3, is no multiple and no divisor of it"},
-        Refused{{"parallel.tensor=2", "model.experts.capacity={rule: position, factor: 1.5}"},
-                "experts.capacity is not dropless"},
         Refused{{"parallel.tensor=2", "model.vocabulary=1"}, "model.vocabulary, 1, is less"},
         Refused{{"parallel.tensor=2", "model.dense_layers=[1]", "model.dense_width=1"},
                 "dense_width, 1, is less"},
@@ -240,27 +258,33 @@ INSTANTIATE_TEST_SUITE_P(
 
 INSTANTIATE_TEST_SUITE_P(
     Output, RunConfigRefuses,
-    testing::Values(Refused{{"parallel.context=2"}, "must be 1: this version divides by"},
-                    Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
-                    Refused{{"parallel.expert=3"},
-                            "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
-                    Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
-                    Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
-                    Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
-                    Refused{{"parallel.data=-1"}, "must not be negative"},
-                    Refused{{"parallel.data=3", "data.microbatch=2"},
-                            "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
-                            "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
-                    Refused{{"parallel.zero=2"}, "must be 1"},
-                    Refused{{"parallel.device_messages=maybe"}, "maybe"},
-                    Refused{{"parallel.watchdog=-1"}, "must not be negative"},
-                    Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
-                    Refused{{"output.log_every=0"}, "must be positive"},
-                    Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
-                    Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
-                    Refused{{"output.keep=0"}, "must be positive"},
-                    Refused{{"output.resume=nowhere.h5"},
-                            "is neither latest nor never nor a checkpoint"}));
+    testing::Values(
+        Refused{{"parallel.context=3"},
+                "context = 3: data.sequence, 64, is no multiple of it; these do: 1, 2, "
+                "4, 8, 16"},
+        Refused{{"parallel.context=64"},
+                "a rank would hold 1 tokens of a sequence, less than "
+                "delta_net.conv_taps - 1, 3"},
+        Refused{{"parallel.context=0"}, "context = 0: must be positive"},
+        Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
+        Refused{{"parallel.expert=3"},
+                "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
+        Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
+        Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
+        Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
+        Refused{{"parallel.data=-1"}, "must not be negative"},
+        Refused{{"parallel.data=3", "data.microbatch=2"},
+                "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
+                "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
+        Refused{{"parallel.zero=2"}, "parallel.zero = 2: must be 1: data ranks share what"},
+        Refused{{"parallel.device_messages=maybe"}, "maybe"},
+        Refused{{"parallel.watchdog=-1"}, "must not be negative"},
+        Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},
+        Refused{{"output.log_every=0"}, "must be positive"},
+        Refused{{"output.checkpoint_every=-1"}, "must not be negative"},
+        Refused{{"output.checkpoint_every={minutes: 0}"}, "must be positive"},
+        Refused{{"output.keep=0"}, "must be positive"},
+        Refused{{"output.resume=nowhere.h5"}, "is neither latest nor never nor a checkpoint"}));
 
 }  // namespace
 }  // namespace qnext
