@@ -13,17 +13,16 @@
 namespace qnext {
 namespace {
 
-// What is counted per second, of all measurements whose names begin so; 0: there are none.
-double rate_of(const std::vector<Measurement>& measured, std::string_view name,
-               double Measurement::*count = &Measurement::flops) {
-  double sum = 0.0, seconds = 0.0;
+// FLOP/s of all measurements whose names begin so; 0: there are none.
+double rate_of(const std::vector<Measurement>& measured, std::string_view name) {
+  double flops = 0.0, seconds = 0.0;
   for (const Measurement& each : measured) {
     if (each.name.rfind(name, 0) == 0) {
-      sum += each.*count;
+      flops += each.flops;
       seconds += each.seconds;
     }
   }
-  return seconds > 0.0 ? sum / seconds : 0.0;
+  return seconds > 0.0 ? flops / seconds : 0.0;
 }
 
 // Seconds in which a rank swaps that many bytes with its neighbour: the shortest of some runs.
@@ -81,9 +80,8 @@ Machine bench_machine(const RunConfig& config, const Communicator& world) {
     machine.latency = 1.0 / slowest(1.0 / swap_seconds(world, 8), world);
     machine.messages = large / swap_seconds(world, large);
   }
-  for (double* const rate :
-       {&machine.delta_net, &machine.attention, &machine.experts, &machine.dense, &machine.logits,
-        &machine.update, &machine.copy, &machine.messages}) {
+  for (double* const rate : {&machine.delta_net, &machine.attention, &machine.experts,
+                             &machine.dense, &machine.logits, &machine.copy, &machine.messages}) {
     *rate = slowest(*rate, world);
   }
   return machine;

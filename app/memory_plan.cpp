@@ -83,6 +83,8 @@ ModelPlan plan_of(const RunConfig& config, int documents) {
       {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
       {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   plan.memory.activations = by_name(measure.at_peak());
+  plan.local_elements = table.local_elements();
+  plan.traffic = plan_traffic(config, table);
   return plan;
 }
 

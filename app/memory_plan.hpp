@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/run_config.hpp"
+#include "app/traffic_plan.hpp"
 #include "core/parameter.hpp"
 
 #include <cstdint>
@@ -26,7 +27,9 @@ struct MemoryPlan {
 struct ModelPlan {
   std::int64_t parameters = 0;      // of the whole model
   std::int64_t mtp_parameters = 0;  // of which in the module for multi-token prediction
+  std::int64_t local_elements = 0;  // parameters of one rank
   MemoryPlan memory;
+  TrafficPlan traffic;
 };
 
 /// `documents`: pieces of documents in one sequence, at most.

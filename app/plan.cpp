@@ -2,9 +2,11 @@
 #include "app/bytes.hpp"
 #include "app/commands.hpp"
 #include "app/flops.hpp"
+#include "app/layouts.hpp"
 #include "app/memory_plan.hpp"
 #include "app/run_config.hpp"
 #include "app/run_log.hpp"
+#include "app/step_prediction.hpp"
 #include "io/deck.hpp"
 #include "layers/experts_over_ranks.hpp"
 
@@ -120,10 +122,40 @@ std::string flop_table(const RunConfig& config) {
   return text;
 }
 
+std::string traffic_table(const TrafficPlan& traffic) {
+  if (traffic.lines.empty()) {
+    return "";
+  }
+  std::string text = "bytes that the first rank sends in a step, by the ranks that they go to\n";
+  for (const auto& line : traffic.lines) {
+    text += fmt::format("  {:<34}{:>20}  {} in {} calls\n", line.group, with_commas(line.bytes),
+                        format_bytes(line.bytes), with_commas(line.calls));
+  }
+  return text;
+}
+
+std::string predictions(const PlanOptions& options, RunConfig& config, const ModelPlan& plan,
+                        int documents) {
+  if (!options.machine.empty()) {
+    config.machine = options.machine;
+  }
+  const Machine machine = machine_of(config);
+  std::string text;
+  if (!config.machine.empty()) {
+    text += prediction_table(predict_step(config, plan, machine));
+  }
+  if (options.layouts > 0) {
+    const std::int64_t limit = machine.memory > 0 ? machine.memory : config.run.memory_limit;
+    text += layout_table(find_layouts(config, config.degrees.ranks(), machine, limit, documents),
+                         options.layouts);
+  }
+  return text;
+}
+
 }  // namespace
 
 Status plan(const PlanOptions& options) {
-  const RunConfig config =
+  RunConfig config =
       read_run_config(Deck::read(options.deck, options.overrides),
                       options.ranks > 0 ? std::optional<int>(options.ranks) : std::nullopt);
   const Pieces documents = documents_of(config);
@@ -137,7 +169,8 @@ Status plan(const PlanOptions& options) {
                         with_commas(plan.parameters - plan.mtp_parameters));
   }
   text += memory_table(plan.memory) + limit_line(config.run.memory_limit, plan.memory.total()) +
-          receive_line(config) + documents.note + flop_table(config);
+          receive_line(config) + documents.note + flop_table(config) + traffic_table(plan.traffic) +
+          predictions(options, config, plan, documents.in_a_sequence);
   std::fputs(text.c_str(), stdout);
   return Status::done;
 }

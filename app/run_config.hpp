@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/gradient_sum.hpp"
+#include "app/machine.hpp"
 #include "app/schedule.hpp"
 #include "core/types.hpp"
 #include "io/data_stream.hpp"
@@ -91,7 +92,9 @@ struct RunConfig {
   DataSettings data;
   OptimizerSettings optimizer;
   Degrees degrees;
-  double watchdog = 10.0;  // minutes that a rank may stand still before it says where; 0: none
+  bool chooses_layout = false;  // `parallel: auto`: the degrees are those that a plan finds best
+  std::string machine;          // file of rates for that; empty: round numbers
+  double watchdog = 10.0;       // minutes that a rank may stand still before it says where; 0: none
   std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
   OutputSettings output;
 
@@ -109,6 +112,9 @@ struct RunConfig {
 
 /// Pieces of documents that a sequence of training or evaluation holds at most. Opens the data.
 int most_documents(const RunConfig& config);
+
+/// The rates that a plan of this run goes by.
+Machine machine_of(const RunConfig& config);
 
 /// Reads every key, refuses what is wrong with file, line, key and value, and what nothing reads.
 /// `ranks` of a job are shared out; without a job the data degree is that of the deck, or 1.

@@ -44,6 +44,12 @@ Communicator Communicator::split(int colour, int key) const {
   return part;
 }
 
+Communicator Communicator::named(std::string name) const {
+  Communicator same = *this;
+  same.name_ = std::move(name);
+  return same;
+}
+
 Communicator Communicator::with_device_memory(bool straight) const {
   Communicator same = *this;
   same.straight_ = straight;
@@ -51,12 +57,12 @@ Communicator Communicator::with_device_memory(bool straight) const {
 }
 
 void Communicator::barrier() const {
-  const Traffic::Call call(*traffic_, "barrier", 0);
+  const Traffic::Call call(*traffic_, name_, "barrier", 0);
   channel_->barrier();
 }
 
 void Communicator::broadcast_bytes(const Buffer& buffer, int root) const {
-  const Traffic::Call call(*traffic_, "broadcast",
+  const Traffic::Call call(*traffic_, name_, "broadcast",
                            rank() == root && ranks() > 1 ? buffer.bytes : 0);
   wait_for_kernels(buffer);
   if (!needs_stage(buffer)) {
@@ -77,13 +83,13 @@ void Communicator::broadcast(std::string& text, int root) const {
 }
 
 void Communicator::sum(std::vector<std::int64_t>& values) const {
-  const Traffic::Call call(*traffic_, "sum",
+  const Traffic::Call call(*traffic_, name_, "sum",
                            static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
   channel_->sum(values.data(), static_cast<int>(values.size()));
 }
 
 void Communicator::maximum(std::vector<std::int64_t>& values) const {
-  const Traffic::Call call(*traffic_, "maximum",
+  const Traffic::Call call(*traffic_, name_, "maximum",
                            static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
   channel_->maximum(values.data(), static_cast<int>(values.size()));
 }
@@ -128,7 +134,7 @@ void Communicator::exchange(const std::vector<Parcel>& sends,
     wait_for_kernels(parcel.buffer);
     incoming.push_back(message_of(parcel, false));
   }
-  const Traffic::Call call(*traffic_, "exchange", bytes);
+  const Traffic::Call call(*traffic_, name_, "exchange", bytes);
   channel_->exchange(outgoing, incoming);
   for (const std::size_t stage : filled_by_others) {
     stages[stage].empty();

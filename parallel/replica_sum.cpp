@@ -11,14 +11,6 @@ namespace {
 // Larger groups go in pieces.
 constexpr std::int64_t largest_room = std::int64_t{32} << 20;
 
-// How many neighbours hold the same and are not summed over yet.
-int replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
-  if (group.reduce_over != ReduceOver::data_and_tensor) {
-    return 1;
-  }
-  return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
-}
-
 template <class Real>
 void sum_over(const Exec& exec, const Communicator& over, const ParameterTable::Group& group,
               std::int64_t begin, std::int64_t end, const Tensor<std::byte, 1>& received) {
@@ -35,8 +27,15 @@ ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
       received_(Kokkos::view_alloc("gradients of replicas", Kokkos::WithoutInitializing),
                 workspace_bytes(grid, table)) {
   for (const auto& group : table.groups()) {
-    over_.push_back(grid.tensor.split(grid.place.tensor / replicas(grid, group)));
+    over_.push_back(grid.tensor.split(grid.place.tensor / replicas(grid, group)).named("replicas"));
   }
+}
+
+int ReplicaSum::replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
+  if (group.reduce_over != ReduceOver::data_and_tensor) {
+    return 1;
+  }
+  return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
 }
 
 std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const ParameterTable& table) {

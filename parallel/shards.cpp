@@ -36,27 +36,33 @@ std::int64_t blocks_of(const Parameter& row) {
   return (row.elements() + Shards::block - 1) / Shards::block;
 }
 
+PartBorders part_borders(const ParameterTable& table, int group, int parts) {
+  const auto begins = block_begins(table, group);
+  PartBorders borders{{}, cut(begins, parts)};
+  for (const std::int64_t block : borders.blocks) {
+    borders.elements.push_back(begins[block]);
+  }
+  return borders;
+}
+
 std::vector<Shards> make_shards(const ParameterTable& table, const ProcessGrid& grid) {
   std::vector<Shards> all;
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
     Shards shards;
     shards.over = grid.over(table.groups()[g].reduce_over);
-    const auto begins = block_begins(table, static_cast<int>(g));
-    shards.block_borders = cut(begins, shards.over.ranks());
-    for (const std::int64_t block : shards.block_borders) {
-      shards.borders.push_back(begins[block]);
-    }
+    PartBorders borders = part_borders(table, static_cast<int>(g), shards.over.ranks());
+    shards.borders = std::move(borders.elements);
+    shards.block_borders = std::move(borders.blocks);
     all.push_back(std::move(shards));
   }
   return all;
 }
 
 std::int64_t largest_part(const ParameterTable& table, int group, int parts) {
-  const auto begins = block_begins(table, group);
-  const auto borders = cut(begins, parts);
+  const auto borders = part_borders(table, group, parts).elements;
   std::int64_t largest = 0;
   for (int part = 0; part < parts; ++part) {
-    largest = std::max(largest, begins[borders[part + 1]] - begins[borders[part]]);
+    largest = std::max(largest, borders[part + 1] - borders[part]);
   }
   return largest;
 }
