@@ -47,6 +47,10 @@ bool better(const Layout& a, const Layout& b) {
 
 }  // namespace
 
+std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine) {
+  return config.run.memory_limit > 0 ? config.run.memory_limit : machine.memory;
+}
+
 std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,
                                  std::int64_t memory, int documents) {
   std::vector<Layout> layouts;

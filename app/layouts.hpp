@@ -20,6 +20,9 @@ struct Layout {
   bool fits = true;
 };
 
+/// Bytes that a plan may take: the limit of the run, else the memory of the machine; 0: not said.
+std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
+
 /// All ways that divide the model, the data and so many ranks, best first: those whose plan is
 /// within `memory` bytes a rank (0: all are), by predicted time, then the others by memory.
 std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,

@@ -145,8 +145,8 @@ std::string predictions(const PlanOptions& options, RunConfig& config, const Mod
     text += prediction_table(predict_step(config, plan, machine));
   }
   if (options.layouts > 0) {
-    const std::int64_t limit = machine.memory > 0 ? machine.memory : config.run.memory_limit;
-    text += layout_table(find_layouts(config, config.degrees.ranks(), machine, limit, documents),
+    text += layout_table(find_layouts(config, config.degrees.ranks(), machine,
+                                      memory_of_rank(config, machine), documents),
                          options.layouts);
   }
   return text;
@@ -155,8 +155,12 @@ std::string predictions(const PlanOptions& options, RunConfig& config, const Mod
 }  // namespace
 
 Status plan(const PlanOptions& options) {
+  std::vector<std::string> overrides = options.overrides;
+  if (options.layouts > 0) {
+    overrides.push_back(fmt::format("parallel={{layout: auto, machine: \"{}\"}}", options.machine));
+  }
   RunConfig config =
-      read_run_config(Deck::read(options.deck, options.overrides),
+      read_run_config(Deck::read(options.deck, overrides),
                       options.ranks > 0 ? std::optional<int>(options.ranks) : std::nullopt);
   const Pieces documents = documents_of(config);
   const ModelPlan plan = plan_model(config, documents.in_a_sequence);

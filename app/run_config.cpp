@@ -303,13 +303,15 @@ Machine machine_of(const RunConfig& config) {
 namespace {
 
 Degrees best_degrees(const RunConfig& config, int ranks) {
-  const auto layouts = find_layouts(config, ranks, machine_of(config), config.run.memory_limit, 1);
+  const Machine machine = machine_of(config);
+  const auto layouts = find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1);
   if (layouts.empty() || !layouts.front().fits) {
     throw InputError(fmt::format(
         "parallel.layout = auto: {} ways divide this model and its data over {} ranks, and {}; see "
         "qnext plan --ranks {} --layouts 10",
         layouts.size(), ranks,
-        layouts.empty() ? "one is wanted" : "the plan of each is above run.memory_limit", ranks));
+        layouts.empty() ? "one is wanted" : "the plan of each is above the memory of a rank",
+        ranks));
   }
   return layouts.front().degrees;
 }
@@ -331,9 +333,11 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.chooses_layout =
       parallel.choose<bool>("layout", {{"given", false}, {"auto", true}}, false);
   config.machine = parallel.get("machine", "");
-  config.degrees =
-      read_degrees(parallel, config.model,
-                   {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
+  if (!config.chooses_layout) {
+    config.degrees =
+        read_degrees(parallel, config.model,
+                     {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
+  }
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);

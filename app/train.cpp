@@ -61,8 +61,9 @@ void log_choice(const RunConfig& config, int ranks, RunLog& log) {
     constexpr int shown = 4;
     log.line(fmt::format("layout=auto rates={}",
                          config.machine.empty() ? "round numbers" : config.machine));
-    log.line(layout_table(
-        find_layouts(config, ranks, machine_of(config), config.run.memory_limit, 1), shown));
+    const Machine machine = machine_of(config);
+    log.line(layout_table(find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1),
+                          shown));
   }
 }
 
