@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/bench_kernels.hpp"
+#include "app/bench_machine.hpp"
 #include "app/bench_step.hpp"
 #include "app/commands.hpp"
 #include "app/precision.hpp"
@@ -52,17 +53,36 @@ struct Bench {
   }
 };
 
+struct MachineBench {
+  const BenchOptions& options;
+  const RunConfig& config;
+  const Communicator& world;
+
+  template <class Storage>
+  Status operator()() const {
+    const Machine machine = bench_machine<Storage>(config, world);
+    if (world.first()) {
+      print(machine.text(options.deck));
+    }
+    return Status::done;
+  }
+};
+
 }  // namespace
 
-Status bench(const BenchOptions& options) {
+Status bench(const BenchOptions& options, const Communicator& world) {
   bool known = false;
-  for (const char* part : {"peak", "kernels", "step", "decode", "all"}) {
+  for (const char* part : {"peak", "kernels", "step", "decode", "all", "machine"}) {
     known = known || options.what == part;
   }
   if (!known) {
-    throw InputError("bench " + options.what + ": wanted is peak, kernels, step, decode or all");
+    throw InputError("bench " + options.what +
+                     ": wanted is peak, kernels, step, decode, all or machine");
   }
   const RunConfig config = read_run_config(Deck::read(options.deck, options.overrides));
+  if (options.what == "machine") {
+    return with_storage(config.run.precision, MachineBench{options, config, world});
+  }
   const Version v = version();
   print(fmt::format("qnext {} commit={} backend={} compiler={} threads={}\n", v.version, v.commit,
                     v.backend, v.compiler, Exec().concurrency()));

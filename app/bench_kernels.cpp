@@ -4,6 +4,7 @@
 #include "core/matmul.hpp"
 #include "core/tile_operand.hpp"
 #include "layers/adamw.hpp"
+#include "layers/dense_mlp.hpp"
 #include "layers/gated_attention.hpp"
 #include "layers/gated_delta_net.hpp"
 #include "layers/head_loss.hpp"
@@ -98,10 +99,16 @@ class KernelBench {
     tiles();
     delta_rule();
     attention();
+    layers();
+    norm();
+    return measurements_;
+  }
+
+  std::vector<Measurement> layers() {
     layer<GatedDeltaNet<Storage>>("gated delta net", model_.layer.delta_net, delta_net_products());
     layer<GatedAttention<Storage>>("gated attention", model_.layer.attention, attention_products());
     experts();
-    norm();
+    dense();
     head();
     return measurements_;
   }
@@ -250,6 +257,28 @@ class KernelBench {
         [&] { layer.backward(Exec{}, documents_, x, memory.first, nullptr, y, memory.second); });
   }
 
+  void dense() {
+    const auto& c = model_.layer.dense;
+    if (c.width == 0) {
+      return;
+    }
+    ParameterTable table;
+    const DenseMlp<Storage> layer(c, ProcessGrid{}, table, "bench");
+    table.lay_out();
+    initialise(table, 1);
+    const auto x = numbers<Storage>(1.0, T_, model_.width),
+               y = numbers<Storage>(1.0, T_, model_.width);
+    auto memory = with_memory([&](Arena& arena) {
+      auto saved = layer.reserve_saved(arena, shape_);
+      return std::pair(saved, layer.reserve_work(arena, shape_));
+    });
+    const double macs = 3.0 * model_.width * c.width;
+    add("dense MLP, forward", 2.0 * macs * T_, 0.0,
+        [&] { layer.forward(Exec{}, x, y, memory.first, memory.second); });
+    add("dense MLP, backward", 4.0 * macs * T_, 0.0,
+        [&] { layer.backward(Exec{}, x, memory.first, y, memory.second); });
+  }
+
   void norm() {
     ParameterTable table;
     const RmsNorm<Storage> norm(table, "bench", model_.width, 1e-6);
@@ -299,8 +328,17 @@ std::vector<Measurement> bench_kernels(const ModelConfig& model, int sequences, 
   return KernelBench<Storage>(model, sequences, sequence).all();
 }
 
-template std::vector<Measurement> bench_kernels<bf16>(const ModelConfig&, int, int);
-template std::vector<Measurement> bench_kernels<float>(const ModelConfig&, int, int);
-template std::vector<Measurement> bench_kernels<double>(const ModelConfig&, int, int);
+template <class Storage>
+std::vector<Measurement> bench_layers(const ModelConfig& model, int sequences, int sequence) {
+  return KernelBench<Storage>(model, sequences, sequence).layers();
+}
+
+#define QNEXT_INSTANTIATE(Storage)                                                        \
+  template std::vector<Measurement> bench_kernels<Storage>(const ModelConfig&, int, int); \
+  template std::vector<Measurement> bench_layers<Storage>(const ModelConfig&, int, int);
+QNEXT_INSTANTIATE(bf16)
+QNEXT_INSTANTIATE(float)
+QNEXT_INSTANTIATE(double)
+#undef QNEXT_INSTANTIATE
 
 }  // namespace qnext

@@ -14,4 +14,8 @@ namespace qnext {
 template <class Storage>
 std::vector<Measurement> bench_kernels(const ModelConfig& model, int sequences, int sequence);
 
+/// The layers among them, forward and backward, the head with its loss, and the optimizer.
+template <class Storage>
+std::vector<Measurement> bench_layers(const ModelConfig& model, int sequences, int sequence);
+
 }  // namespace qnext

@@ -21,7 +21,9 @@ struct TrainOptions {
 struct PlanOptions {
   std::string deck;
   std::vector<std::string> overrides;
-  int ranks = 0;  // of a job that need not be there; 0: what the deck says
+  int ranks = 0;        // of a job that need not be there; 0: what the deck says
+  std::string machine;  // file of rates that a step is predicted with; empty: none
+  int layouts = 0;      // print so many of the best layouts of these ranks
 };
 
 struct GenerateOptions {
@@ -50,7 +52,7 @@ struct CompareOptions {
 };
 
 struct BenchOptions {
-  std::string what;  // peak | kernels | step | decode | all
+  std::string what;  // peak | kernels | step | decode | all | machine
   std::string deck;
   std::vector<std::string> overrides;
 };
@@ -64,7 +66,7 @@ Status train(const TrainOptions& options, const Communicator& world);
 Status plan(const PlanOptions& options);
 Status generate(const GenerateOptions& options);
 Status compare(const CompareOptions& options);
-Status bench(const BenchOptions& options);
+Status bench(const BenchOptions& options, const Communicator& world);
 Status info(const InfoOptions& options);
 
 }  // namespace qnext

@@ -170,6 +170,15 @@ int read_expert(const Section& deck, int experts, const Degrees& others) {
 
 }  // namespace
 
+bool fits(const Degrees& d, const ModelConfig& model, const SharedData& data) {
+  return tensor_obstacle(d.tensor, model, data.sequence).empty() &&
+         context_obstacle(d.context, d.tensor, model, data.sequence).empty() &&
+         d.pipeline <= model.layers() + 1 && data.microbatches() % d.data == 0 &&
+         std::gcd(std::max(model.layer.experts.experts, 1), d.tensor * d.context * d.data) %
+                 d.expert ==
+             0;
+}
+
 Degrees read_degrees(const Section& parallel, const ModelConfig& model, const SharedData& data,
                      std::optional<int> ranks) {
   Degrees degrees;

@@ -18,6 +18,9 @@ struct SharedData {
   int microbatches() const { return batch / microbatch; }
 };
 
+/// Whether these degrees divide a model and its data.
+bool fits(const Degrees& degrees, const ModelConfig& model, const SharedData& data);
+
 /// Reads the degrees of the section `parallel`. What cannot be divided evenly (heads, experts,
 /// sequences, microbatches, the ranks of the job) is refused with the degrees that can. Data ranks
 /// that are not given are those which the other degrees leave of a job; without a job they are as

@@ -53,9 +53,14 @@ struct Run {
   Status operator()(const PlanOptions& options) const { return plan(options); }
   Status operator()(const GenerateOptions& options) const { return generate(options); }
   Status operator()(const CompareOptions& options) const { return compare(options); }
-  Status operator()(const BenchOptions& options) const { return bench(options); }
+  Status operator()(const BenchOptions& options) const { return bench(options, world); }
   Status operator()(const InfoOptions& options) const { return info(options); }
 };
+
+bool runs_on_ranks(const auto& command) {
+  const auto* const bench = std::get_if<BenchOptions>(&command);
+  return std::holds_alternative<TrainOptions>(command) || (bench && bench->what == "machine");
+}
 
 Status run(int argc, char** argv, const Runtime& runtime) {
   check_processor();
@@ -64,9 +69,9 @@ Status run(int argc, char** argv, const Runtime& runtime) {
   if (std::holds_alternative<std::monostate>(line.command)) {
     return Status::done;
   }
-  if (world.ranks() > 1 && !std::holds_alternative<TrainOptions>(line.command)) {
-    throw InputError(
-        fmt::format("the job has {} ranks; only train runs on more than one", world.ranks()));
+  if (world.ranks() > 1 && !runs_on_ranks(line.command)) {
+    throw InputError(fmt::format(
+        "the job has {} ranks; only train and bench machine run on more than one", world.ranks()));
   }
   const KokkosRuntime kokkos(line.kokkos);
   flush_subnormals();

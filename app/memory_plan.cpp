@@ -86,6 +86,10 @@ void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& pla
                   {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
                   {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   memory.activations = by_name(measure.at_peak());
+  plan.local_elements = std::max(plan.local_elements, table.local_elements());
+  if (stage == 0) {
+    plan.traffic = plan_traffic(config, table);
+  }
 }
 
 struct PlanOf {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/run_config.hpp"
+#include "app/traffic_plan.hpp"
 #include "core/parameter.hpp"
 
 #include <cstdint>
@@ -27,6 +28,8 @@ struct ModelPlan {
   std::int64_t parameters = 0;      // of the whole model
   std::int64_t mtp_parameters = 0;  // of which in the module for multi-token prediction
   std::vector<MemoryPlan> stages;   // of a pipeline; one without
+  std::int64_t local_elements = 0;  // parameters of a rank, of the stage that has most
+  TrafficPlan traffic;              // of the first rank
 
   /// Of the stage that wants most.
   const MemoryPlan& largest() const;

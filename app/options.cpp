@@ -38,6 +38,12 @@ void add_plan(CLI::App& command, PlanOptions& options) {
   add_deck(command, options);
   command.add_option("--ranks", options.ranks, "of a job that need not be there")
       ->check(CLI::PositiveNumber);
+  command.add_option("--machine", options.machine,
+                     "rates of one rank, a file of `qnext bench machine`: predicts the step");
+  command
+      .add_option("--layouts", options.layouts,
+                  "try all ways to share the ranks out, and print so many of the best")
+      ->check(CLI::PositiveNumber);
 }
 
 void add_generate(CLI::App& command, GenerateOptions& options) {
@@ -83,7 +89,8 @@ void add_compare(CLI::App& command, CompareOptions& options) {
 }
 
 void add_bench(CLI::App& command, BenchOptions& options) {
-  command.add_option("what", options.what, "peak, kernels, step, decode or all")->required();
+  command.add_option("what", options.what, "peak, kernels, step, decode, all or machine")
+      ->required();
   command.add_option("deck", options.deck, "deck whose shapes are measured")->required();
   command.add_option("overrides", options.overrides, "keys to replace: run.precision=bf16");
 }

@@ -2,9 +2,11 @@
 #include "app/bytes.hpp"
 #include "app/commands.hpp"
 #include "app/flops.hpp"
+#include "app/layouts.hpp"
 #include "app/memory_plan.hpp"
 #include "app/run_config.hpp"
 #include "app/run_log.hpp"
+#include "app/step_prediction.hpp"
 #include "io/deck.hpp"
 #include "layers/experts_over_ranks.hpp"
 
@@ -123,6 +125,36 @@ std::string flop_table(const RunConfig& config) {
   return text;
 }
 
+std::string traffic_table(const TrafficPlan& traffic) {
+  if (traffic.lines.empty()) {
+    return "";
+  }
+  std::string text = "bytes that the first rank sends in a step, by the ranks that they go to\n";
+  for (const auto& line : traffic.lines) {
+    text += fmt::format("  {:<34}{:>20}  {} in {} calls\n", line.group, with_commas(line.bytes),
+                        format_bytes(line.bytes), with_commas(line.calls));
+  }
+  return text;
+}
+
+std::string predictions(const PlanOptions& options, RunConfig& config, const ModelPlan& plan,
+                        int documents) {
+  if (!options.machine.empty()) {
+    config.machine = options.machine;
+  }
+  const Machine machine = machine_of(config);
+  std::string text;
+  if (!config.machine.empty()) {
+    text += prediction_table(predict_step(config, plan, machine));
+  }
+  if (options.layouts > 0) {
+    text += layout_table(find_layouts(config, config.degrees.ranks(), machine,
+                                      memory_of_rank(config, machine), documents),
+                         options.layouts);
+  }
+  return text;
+}
+
 // The stages of a pipeline: what each has, keeps and computes, and what they wait for.
 std::string pipeline_table(const RunConfig& config, const ModelPlan& plan) {
   const Pipeline pipeline = config.pipeline_of_step();
@@ -168,8 +200,12 @@ std::string pipeline_table(const RunConfig& config, const ModelPlan& plan) {
 }  // namespace
 
 Status plan(const PlanOptions& options) {
-  const RunConfig config =
-      read_run_config(Deck::read(options.deck, options.overrides),
+  std::vector<std::string> overrides = options.overrides;
+  if (options.layouts > 0) {
+    overrides.push_back(fmt::format("parallel={{layout: auto, machine: \"{}\"}}", options.machine));
+  }
+  RunConfig config =
+      read_run_config(Deck::read(options.deck, overrides),
                       options.ranks > 0 ? std::optional<int>(options.ranks) : std::nullopt);
   const Pieces documents = documents_of(config);
   const ModelPlan plan = plan_model(config, documents.in_a_sequence);
@@ -184,7 +220,8 @@ Status plan(const PlanOptions& options) {
   const MemoryPlan& memory = plan.largest();
   text += memory_table(memory, config.degrees.pipeline) +
           limit_line(config.run.memory_limit, memory.total()) + receive_line(config) +
-          documents.note + flop_table(config) + pipeline_table(config, plan);
+          documents.note + flop_table(config) + pipeline_table(config, plan) +
+          traffic_table(plan.traffic) + predictions(options, config, plan, documents.in_a_sequence);
   std::fputs(text.c_str(), stdout);
   return Status::done;
 }

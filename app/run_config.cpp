@@ -5,6 +5,7 @@
 #include "app/degrees.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
+#include "app/layouts.hpp"
 #include "app/model_section.hpp"
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
@@ -295,6 +296,28 @@ std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
 
 }  // namespace
 
+Machine machine_of(const RunConfig& config) {
+  return config.machine.empty() ? Machine::typical() : Machine::read(config.machine);
+}
+
+namespace {
+
+Degrees best_degrees(const RunConfig& config, int ranks) {
+  const Machine machine = machine_of(config);
+  const auto layouts = find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1);
+  if (layouts.empty() || !layouts.front().fits) {
+    throw InputError(fmt::format(
+        "parallel.layout = auto: {} ways divide this model and its data over {} ranks, and {}; see "
+        "qnext plan --ranks {} --layouts 10",
+        layouts.size(), ranks,
+        layouts.empty() ? "one is wanted" : "the plan of each is above the memory of a rank",
+        ranks));
+  }
+  return layouts.front().degrees;
+}
+
+}  // namespace
+
 RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   RunConfig config;
   const Section run = deck.section("run"), model = deck.section("model");
@@ -306,18 +329,29 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.mtp_loss = read_mtp_loss(model, config.model.mtp_modules);
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
-  const Section parallel = deck.section("parallel");
-  config.degrees =
-      read_degrees(parallel, config.model,
-                   {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
-  config.pipeline = read_pipeline_cut(parallel, config.model, config.degrees.pipeline,
-                                      config.microbatches_of_rank(), config.data.sequence);
+  const Section parallel = deck.root().section("parallel", "layout");
+  config.chooses_layout =
+      parallel.choose<bool>("layout", {{"given", false}, {"auto", true}}, false);
+  config.machine = parallel.get("machine", "");
+  if (!config.chooses_layout) {
+    config.degrees =
+        read_degrees(parallel, config.model,
+                     {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
+    config.pipeline = read_pipeline_cut(parallel, config.model, config.degrees.pipeline,
+                                        config.microbatches_of_rank(), config.data.sequence);
+  } else {
+    config.pipeline = cut_of(config, 1);
+  }
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
+  if (config.chooses_layout && ranks) {
+    config.degrees = best_degrees(config, *ranks);
+    config.pipeline = cut_of(config, config.degrees.pipeline);
+  }
   return config;
 }
 

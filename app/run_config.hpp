@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/gradient_sum.hpp"
+#include "app/machine.hpp"
 #include "app/pipeline_cut.hpp"
 #include "app/pipeline_schedule.hpp"
 #include "app/schedule.hpp"
@@ -93,6 +94,8 @@ struct RunConfig {
   DataSettings data;
   OptimizerSettings optimizer;
   Degrees degrees;
+  bool chooses_layout = false;  // `parallel: auto`: the degrees are those that a plan finds best
+  std::string machine;          // file of rates for that; empty: round numbers
   PipelineCut pipeline;
   double watchdog = 10.0;  // minutes that a rank may stand still before it says where; 0: none
   std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
@@ -117,6 +120,9 @@ struct RunConfig {
 
 /// Pieces of documents that a sequence of training or evaluation holds at most. Opens the data.
 int most_documents(const RunConfig& config);
+
+/// The rates that a plan of this run goes by.
+Machine machine_of(const RunConfig& config);
 
 /// Reads every key, refuses what is wrong with file, line, key and value, and what nothing reads.
 /// `ranks` of a job are shared out; without a job the data degree is that of the deck, or 1.

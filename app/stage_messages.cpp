@@ -10,8 +10,8 @@ namespace qnext {
 template <class Storage>
 StageMessages<Storage>::StageMessages(const ProcessGrid& grid, const Model<Storage>& model)
     : couples_layers_(model.balance_loss().couples_layers()),
-      forward_(grid.pipeline.split(0)),
-      backward_(grid.pipeline.split(0)),
+      forward_(grid.pipeline.split(0).named("stages")),
+      backward_(grid.pipeline.split(0).named("stages")),
       before_((forward_.rank() + forward_.ranks() - 1) % forward_.ranks()),
       behind_((forward_.rank() + 1) % forward_.ranks()) {}
 

@@ -2,6 +2,7 @@
 #include "app/bytes.hpp"
 #include "app/commands.hpp"
 #include "app/flops.hpp"
+#include "app/layouts.hpp"
 #include "app/memory_plan.hpp"
 #include "app/precision.hpp"
 #include "app/process_memory.hpp"
@@ -53,6 +54,18 @@ void log_origin(const RunConfig& config, RunLog& log) {
   log.line(fmt::format("run={} precision={} seed={} steps={} tokens_per_step={}", config.run.name,
                        name_of(config.run.precision), config.run.seed, config.run.steps,
                        config.data.tokens_per_step()));
+}
+
+// Why these degrees: the best ways that were not taken stand behind the one that was.
+void log_choice(const RunConfig& config, int ranks, RunLog& log) {
+  if (config.chooses_layout) {
+    constexpr int shown = 4;
+    log.line(fmt::format("layout=auto rates={}",
+                         config.machine.empty() ? "round numbers" : config.machine));
+    const Machine machine = machine_of(config);
+    log.line(layout_table(find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1),
+                          shown));
+  }
 }
 
 void log_ranks(const ProcessGrid& grid, RunLog& log) {
@@ -140,6 +153,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const RunFolder folder(config.output.folder);
   RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
+  log_choice(config, world.ranks(), log);
   log_ranks(grid, log);
   const std::int64_t planned = log_plan(config, log);
   refuse_above_limit(deck, config.run.memory_limit, planned);

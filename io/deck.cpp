@@ -196,6 +196,19 @@ Section Section::section(std::string_view key) const {
   return Section(tree_, *node);
 }
 
+Section Section::section(std::string_view key, std::string_view first) const {
+  DeckNode* const node = find(key);
+  if (node != nullptr && node->kind == DeckNode::Kind::scalar) {
+    DeckNode& word = node->add_child(std::string(first));
+    word.where = node->where;
+    word.kind = DeckNode::Kind::scalar;
+    word.text = std::move(node->text);
+    word.quoted = node->quoted;
+    node->kind = DeckNode::Kind::section;
+  }
+  return section(key);
+}
+
 std::vector<Section> Section::sections(std::string_view key) const {
   DeckNode* node = find(key);
   std::vector<Section> all;

@@ -39,6 +39,9 @@ class Section {
 
   /// A part of its own; an absent one is empty, so that all its keys take their defaults.
   Section section(std::string_view key) const;
+  /// The same where a word alone may stand for the section with that word behind `first`:
+  /// section("parallel", "layout") takes `parallel: auto` for `parallel: {layout: auto}`.
+  Section section(std::string_view key, std::string_view first) const;
   /// A list of sections: `train: [{path: a.txt}, {path: b.txt}]`. Absent: an empty list.
   std::vector<Section> sections(std::string_view key) const;
 

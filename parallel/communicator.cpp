@@ -35,6 +35,7 @@ void wait_for_kernels(const Buffer& buffer) {
 
 struct Transfer::State {
   std::shared_ptr<Traffic> traffic;
+  std::string name;  // of the group
   std::unique_ptr<Underway> underway;
   std::vector<Stage> sent, received;
 
@@ -62,7 +63,7 @@ Transfer::~Transfer() = default;
 
 void Transfer::wait() {
   if (state_) {
-    const Traffic::Call call(*state_->traffic, "wait", 0);
+    const Traffic::Call call(*state_->traffic, state_->name, "wait", 0);
     state_->wait();
     state_.reset();
   }
@@ -79,6 +80,12 @@ Communicator Communicator::split(int colour, int key) const {
   return part;
 }
 
+Communicator Communicator::named(std::string name) const {
+  Communicator same = *this;
+  same.name_ = std::move(name);
+  return same;
+}
+
 Communicator Communicator::with_device_memory(bool straight) const {
   Communicator same = *this;
   same.straight_ = straight;
@@ -86,12 +93,12 @@ Communicator Communicator::with_device_memory(bool straight) const {
 }
 
 void Communicator::barrier() const {
-  const Traffic::Call call(*traffic_, "barrier", 0);
+  const Traffic::Call call(*traffic_, name_, "barrier", 0);
   channel_->barrier();
 }
 
 void Communicator::broadcast_bytes(const Buffer& buffer, int root) const {
-  const Traffic::Call call(*traffic_, "broadcast",
+  const Traffic::Call call(*traffic_, name_, "broadcast",
                            rank() == root && ranks() > 1 ? buffer.bytes : 0);
   wait_for_kernels(buffer);
   if (!needs_stage(buffer)) {
@@ -112,13 +119,13 @@ void Communicator::broadcast(std::string& text, int root) const {
 }
 
 void Communicator::sum(std::vector<std::int64_t>& values) const {
-  const Traffic::Call call(*traffic_, "sum",
+  const Traffic::Call call(*traffic_, name_, "sum",
                            static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
   channel_->sum(values.data(), static_cast<int>(values.size()));
 }
 
 void Communicator::maximum(std::vector<std::int64_t>& values) const {
-  const Traffic::Call call(*traffic_, "maximum",
+  const Traffic::Call call(*traffic_, name_, "maximum",
                            static_cast<std::int64_t>(values.size() * sizeof(std::int64_t)));
   channel_->maximum(values.data(), static_cast<int>(values.size()));
 }
@@ -146,6 +153,7 @@ std::unique_ptr<Transfer::State> Communicator::start_messages(
     const std::vector<Parcel>& sends, const std::vector<Parcel>& receives) const {
   auto state = std::make_unique<Transfer::State>();
   state->traffic = traffic_;
+  state->name = name_;
   const auto message_of = [&](const Parcel& parcel, std::vector<Stage>& stages) {
     const Buffer& buffer = parcel.buffer;
     wait_for_kernels(buffer);
@@ -171,13 +179,13 @@ std::unique_ptr<Transfer::State> Communicator::start_messages(
 
 void Communicator::exchange(const std::vector<Parcel>& sends,
                             const std::vector<Parcel>& receives) const {
-  const Traffic::Call call(*traffic_, "exchange", bytes_to_others(sends));
+  const Traffic::Call call(*traffic_, name_, "exchange", bytes_to_others(sends));
   start_messages(sends, receives)->wait();
 }
 
 Transfer Communicator::start(const std::vector<Parcel>& sends,
                              const std::vector<Parcel>& receives) const {
-  const Traffic::Call call(*traffic_, "send", bytes_to_others(sends));
+  const Traffic::Call call(*traffic_, name_, "send", bytes_to_others(sends));
   return Transfer(start_messages(sends, receives));
 }
 

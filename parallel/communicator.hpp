@@ -78,6 +78,9 @@ class Communicator {
   Communicator split(int colour) const { return split(colour, rank()); }
   Communicator split(int colour, int key) const;
 
+  /// The same group under a name, which its traffic is counted by.
+  Communicator named(std::string name) const;
+
   /// The same group, whose device memory goes straight to MPI or not, whatever MPI says of itself.
   Communicator with_device_memory(bool straight) const;
   bool device_memory_goes_straight() const { return straight_; }
@@ -158,6 +161,7 @@ class Communicator {
 
   std::shared_ptr<const Channel> channel_;
   std::shared_ptr<Traffic> traffic_;
+  std::string name_ = "job";
   bool straight_ = false;
 };
 
@@ -167,7 +171,7 @@ std::vector<T> Communicator::all_gather(const std::vector<T>& mine) const {
   std::vector<std::int64_t> counts(ranks());
   const auto count = static_cast<std::int64_t>(mine.size());
   {
-    const Traffic::Call call(*traffic_, "counts", sizeof(count));
+    const Traffic::Call call(*traffic_, name_, "counts", sizeof(count));
     channel_->all_gather(count, counts.data());
   }
   std::vector<std::int64_t> borders(ranks() + 1, 0);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/ordered_sum.hpp"
 
+#include "core/parts.hpp"
 #include "parallel/row_split.hpp"
 
 #include <algorithm>
@@ -35,6 +36,22 @@ void ordered_sum(const Exec& exec, const Communicator& group, const Tensor<Real,
     split.sum<Real, Real>(exec, piece, received, mine);
     split.share<Real>(piece);
   }
+}
+
+std::int64_t ordered_sum_sent(int ranks, int rank, std::int64_t count, std::int64_t room) {
+  if (ranks == 1) {
+    return 0;
+  }
+  const int width = count % row == 0 && room / (ranks - 1) >= row ? row : 1;
+  const std::int64_t largest =
+      std::min<std::int64_t>(room / (ranks - 1) / width * ranks, largest_piece);
+  std::int64_t sent = 0;
+  for (std::int64_t begin = 0; begin < count; begin += largest * width) {
+    const std::int64_t rows = std::min(largest, (count - begin) / width);
+    const std::int64_t mine = part_begin(rows, rank + 1, ranks) - part_begin(rows, rank, ranks);
+    sent += (rows - mine + mine * (ranks - 1)) * width;
+  }
+  return sent;
 }
 
 std::int64_t ordered_sum_room(int ranks, std::int64_t count) {

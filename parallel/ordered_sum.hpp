@@ -16,6 +16,9 @@ template <class Real>
 void ordered_sum(const Exec& exec, const Communicator& group, const Tensor<Real, 1>& values,
                  const Tensor<Real, 1>& received);
 
+/// Numbers that a rank sends in a sum of `count`, with so much room. Arithmetic alone, for a plan.
+std::int64_t ordered_sum_sent(int ranks, int rank, std::int64_t count, std::int64_t room);
+
 /// Numbers of `received` with which `count` numbers go in one piece.
 std::int64_t ordered_sum_room(int ranks, std::int64_t count);
 

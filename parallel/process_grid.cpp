@@ -35,15 +35,16 @@ ProcessGrid::ProcessGrid(const Degrees& degrees, const Communicator& all)
   require(of_stage % degrees.expert == 0,
           fmt::format("the expert degree, {}, must divide tensor x context x data, {}",
                       degrees.expert, of_stage));
-  pipeline = world.split(world.rank() % of_stage);
-  stage = world.split(place.pipeline);
-  tensor = stage.split(place.data * degrees.context + place.context);
-  context = stage.split(place.data * degrees.tensor + place.tensor);
-  data = stage.split(place.context * degrees.tensor + place.tensor);
-  copies = stage.split(place.tensor);
-  expert = stage.split(stage.rank() / degrees.expert);
+  pipeline = world.split(world.rank() % of_stage).named("pipeline");
+  stage = world.split(place.pipeline).named("stage");
+  tensor = stage.split(place.data * degrees.context + place.context).named("tensor");
+  context = stage.split(place.data * degrees.tensor + place.tensor).named("context");
+  data = stage.split(place.context * degrees.tensor + place.tensor).named("data");
+  copies = stage.split(place.tensor).named("copies");
+  expert = stage.split(stage.rank() / degrees.expert).named("expert");
   // Tensor ranks last, so that the tree over data ranks is the same below each of them.
-  beside_experts = stage.split(place.expert, place.tensor * copies.ranks() + copies.rank());
+  beside_experts = stage.split(place.expert, place.tensor * copies.ranks() + copies.rank())
+                       .named("beside experts");
 }
 
 Shard ProcessGrid::expert_part(const std::vector<std::int64_t>& extents) const {

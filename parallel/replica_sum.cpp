@@ -11,17 +11,6 @@ namespace {
 // Larger groups go in pieces.
 constexpr std::int64_t largest_room = std::int64_t{32} << 20;
 
-// How many ranks hold the same and are not summed over yet.
-int replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
-  if (group.on_two_stages) {
-    return 2;
-  }
-  if (group.reduce_over != ReduceOver::data_and_tensor) {
-    return 1;
-  }
-  return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
-}
-
 template <class Real>
 void sum_over(const Exec& exec, const Communicator& over, const ParameterTable::Group& group,
               std::int64_t begin, std::int64_t end, const Tensor<std::byte, 1>& received) {
@@ -42,8 +31,20 @@ ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
   const Communicator ends = grid.pipeline.split(at_an_end ? 0 : 1);
   for (const auto& group : table.groups()) {
     over_.push_back(
-        group.on_two_stages ? ends : grid.tensor.split(grid.place.tensor / replicas(grid, group)));
+        group.on_two_stages
+            ? ends.named("replicas")
+            : grid.tensor.split(grid.place.tensor / replicas(grid, group)).named("replicas"));
   }
+}
+
+int ReplicaSum::replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
+  if (group.on_two_stages) {
+    return 2;
+  }
+  if (group.reduce_over != ReduceOver::data_and_tensor) {
+    return 1;
+  }
+  return group.replicas > 0 ? group.replicas : grid.degrees.tensor;
 }
 
 std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const ParameterTable& table) {

@@ -19,6 +19,9 @@ class ReplicaSum {
   /// Made by all ranks of the grid together.
   ReplicaSum(const ProcessGrid& grid, const ParameterTable& table);
 
+  /// How many neighbours hold the same of a group and are not summed over yet.
+  static int replicas(const ProcessGrid& grid, const ParameterTable::Group& group);
+
   static std::int64_t workspace_bytes(const ProcessGrid& grid, const ParameterTable& table);
 
   /// The gradients of all groups.

@@ -4,36 +4,39 @@
 #include <algorithm>
 
 namespace qnext {
-namespace {
-
-// Where each block of a group begins, and the end of the group.
-std::vector<std::int64_t> block_begins(const ParameterTable& table, int group) {
-  std::vector<std::int64_t> begins;
-  for (const Parameter& row : table.rows()) {
-    if (row.group == group && row.alias_of.empty()) {
-      for (std::int64_t b = 0; b < blocks_of(row); ++b) {
-        begins.push_back(row.begin + b * Shards::block);
-      }
-    }
-  }
-  begins.push_back(table.groups()[group].elements);
-  return begins;
-}
-
-// Of the parts: the blocks nearest behind equal shares.
-std::vector<std::int64_t> cut(const std::vector<std::int64_t>& begins, int parts) {
-  std::vector<std::int64_t> borders;
-  for (int part = 0; part <= parts; ++part) {
-    const std::int64_t share = begins.back() / parts * part + begins.back() % parts * part / parts;
-    borders.push_back(std::lower_bound(begins.begin(), begins.end(), share) - begins.begin());
-  }
-  return borders;
-}
-
-}  // namespace
-
 std::int64_t blocks_of(const Parameter& row) {
   return (row.elements() + Shards::block - 1) / Shards::block;
+}
+
+// The blocks nearest behind equal shares, found row by row: a large model has millions of blocks.
+PartBorders part_borders(const ParameterTable& table, int group, int parts) {
+  const std::int64_t elements = table.groups()[group].elements;
+  const auto share = [&](int part) {
+    return elements / parts * part + elements % parts * part / parts;
+  };
+  PartBorders borders;
+  int part = 0;
+  std::int64_t blocks = 0;  // in front of the row
+  for (const Parameter& row : table.rows()) {
+    if (row.group != group || !row.alias_of.empty()) {
+      continue;
+    }
+    for (; part <= parts; ++part) {
+      const std::int64_t behind = std::max<std::int64_t>(0, share(part) - row.begin);
+      const std::int64_t block = (behind + Shards::block - 1) / Shards::block;
+      if (block >= blocks_of(row)) {
+        break;
+      }
+      borders.elements.push_back(row.begin + block * Shards::block);
+      borders.blocks.push_back(blocks + block);
+    }
+    blocks += blocks_of(row);
+  }
+  for (; part <= parts; ++part) {
+    borders.elements.push_back(elements);
+    borders.blocks.push_back(blocks);
+  }
+  return borders;
 }
 
 std::vector<Shards> make_shards(const ParameterTable& table, const ProcessGrid& grid) {
@@ -41,22 +44,19 @@ std::vector<Shards> make_shards(const ParameterTable& table, const ProcessGrid& 
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
     Shards shards;
     shards.over = grid.over(table.groups()[g].reduce_over);
-    const auto begins = block_begins(table, static_cast<int>(g));
-    shards.block_borders = cut(begins, shards.over.ranks());
-    for (const std::int64_t block : shards.block_borders) {
-      shards.borders.push_back(begins[block]);
-    }
+    PartBorders borders = part_borders(table, static_cast<int>(g), shards.over.ranks());
+    shards.borders = std::move(borders.elements);
+    shards.block_borders = std::move(borders.blocks);
     all.push_back(std::move(shards));
   }
   return all;
 }
 
 std::int64_t largest_part(const ParameterTable& table, int group, int parts) {
-  const auto begins = block_begins(table, group);
-  const auto borders = cut(begins, parts);
+  const auto borders = part_borders(table, group, parts).elements;
   std::int64_t largest = 0;
   for (int part = 0; part < parts; ++part) {
-    largest = std::max(largest, begins[borders[part + 1]] - begins[borders[part]]);
+    largest = std::max(largest, borders[part + 1] - borders[part]);
   }
   return largest;
 }

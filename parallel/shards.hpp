@@ -30,6 +30,13 @@ std::int64_t blocks_of(const Parameter& row);
 /// One for each group of the table: padding belongs to the tensor before it.
 std::vector<Shards> make_shards(const ParameterTable& table, const ProcessGrid& grid);
 
+/// Where each of that many parts of a group begins, and the end: elements, and blocks.
+struct PartBorders {
+  std::vector<std::int64_t> elements;
+  std::vector<std::int64_t> blocks;
+};
+PartBorders part_borders(const ParameterTable& table, int group, int parts);
+
 /// Elements of the largest of that many parts.
 std::int64_t largest_part(const ParameterTable& table, int group, int parts);
 

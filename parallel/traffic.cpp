@@ -5,10 +5,13 @@
 
 namespace qnext {
 
-Traffic::Call::Call(Traffic& traffic, const char* kind, std::int64_t bytes) : traffic_(traffic) {
-  Sum& sum = traffic.kinds[kind];
-  ++sum.calls;
-  sum.bytes += bytes;
+Traffic::Call::Call(Traffic& traffic, const std::string& group, const char* kind,
+                    std::int64_t bytes)
+    : traffic_(traffic) {
+  for (Sum* const sum : {&traffic.kinds[kind], &traffic.groups[group]}) {
+    ++sum->calls;
+    sum->bytes += bytes;
+  }
   traffic.since_ = std::chrono::steady_clock::now();
   traffic.call_ = kind;
   traffic.inside_ = true;
@@ -24,6 +27,9 @@ std::string Traffic::table() const {
       fmt::format("{:<52} {:>9} {:>18}\n", "messages of this rank", "calls", "bytes");
   for (const auto& [kind, sum] : kinds) {
     text += fmt::format("{:<52} {:>9} {:>18}\n", kind, sum.calls, sum.bytes);
+  }
+  for (const auto& [group, sum] : groups) {
+    text += fmt::format("{:<52} {:>9} {:>18}\n", "to ranks of: " + group, sum.calls, sum.bytes);
   }
   return text;
 }

@@ -9,19 +9,21 @@
 
 namespace qnext {
 
-/// What one rank has said to others, by kind of call, shown by `--profile`; and where it stands.
+/// What one rank has said to others, by kind of call and by group of ranks, shown by `--profile`;
+/// and where it stands.
 class Traffic {
  public:
   struct Sum {
     std::int64_t calls = 0;
     std::int64_t bytes = 0;  // of this rank's own data that other ranks get to see
   };
-  std::map<std::string, Sum> kinds;
+  std::map<std::string, Sum> kinds;   // by call
+  std::map<std::string, Sum> groups;  // the same by the ranks that it goes to
 
   /// One call, from here to its end.
   class Call {
    public:
-    Call(Traffic& traffic, const char* kind, std::int64_t bytes);
+    Call(Traffic& traffic, const std::string& group, const char* kind, std::int64_t bytes);
     ~Call();
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
@@ -38,7 +40,7 @@ class Traffic {
   };
   Standing standing() const { return {call_, inside_, since_.load()}; }
 
-  /// A line for each kind.
+  /// A line for each kind and each group.
   std::string table() const;
 
  private:

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/machine.hpp"
+#include "app/memory_plan.hpp"
+#include "app/run_config.hpp"
+#include "app/step_prediction.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace qnext {
+
+/// One way to share out the ranks of a job.
+struct Layout {
+  Degrees degrees;
+  StepPrediction step;
+  std::int64_t memory = 0;  // bytes of a rank
+  bool fits = true;
+};
+
+/// The layers of the stages of a pipeline, one piece each, as balanced as they can be.
+PipelineCut cut_of(const RunConfig& config, int stages);
+
+/// Bytes that a plan may take: the limit of the run, else the memory of the machine; 0: not said.
+std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
+
+/// All ways that divide the model, the data and so many ranks, best first: those whose plan is
+/// within `memory` bytes a rank (0: all are), by predicted time, then the others by memory.
+std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,
+                                 std::int64_t memory, int documents);
+
+/// The first ones, a line each.
+std::string layout_table(const std::vector<Layout>& layouts, int count);
+
+}  // namespace qnext

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/step_prediction.hpp"
+
+#include "app/flops.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <string_view>
+#include <vector>
+
+namespace qnext {
+namespace {
+
+double rate_of(const Machine& machine, std::string_view part) {
+  return part == "delta net"               ? machine.delta_net
+         : part == "experts"               ? machine.experts
+         : part == "dense MLP"             ? machine.dense
+         : part.rfind("attention", 0) == 0 ? machine.attention
+                                           : machine.logits;
+}
+
+bool is_mixer(std::string_view part) {
+  return part == "delta net" || part.rfind("attention", 0) == 0;
+}
+
+// Forward once, backward twice that, and what the recompute policy does once more.
+double passes(Recompute recompute, std::string_view part) {
+  const bool in_layer = part != "logits" && part.rfind("multi-token", 0) != 0;
+  const bool again = recompute == Recompute::block   ? in_layer
+                     : recompute == Recompute::mixer ? is_mixer(part)
+                                                     : false;
+  return again ? 4.0 : 3.0;
+}
+
+// Work of the largest stage in units of the mean.
+double largest_stage(const RunConfig& config) {
+  const auto costs = piece_costs(config.model, config.pipeline.layers, config.data.sequence);
+  std::vector<double> stages(config.pipeline.stages, 0.0);
+  for (std::size_t piece = 0; piece < costs.size(); ++piece) {
+    stages[piece % stages.size()] += static_cast<double>(costs[piece]);
+  }
+  const double sum = std::accumulate(stages.begin(), stages.end(), 0.0);
+  const double most = *std::max_element(stages.begin(), stages.end());
+  return sum > 0.0 ? most * static_cast<double>(stages.size()) / sum : 1.0;
+}
+
+// Numbers of a row of D that norms, residual additions and casts of a layer and its MLP read or
+// write, forward and backward.
+constexpr double numbers_a_layer = 30.0;
+
+}  // namespace
+
+StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
+                            const Machine& machine) {
+  const Degrees& d = config.degrees;
+  const ModelConfig& model = config.model;
+  StepPrediction step;
+  step.tokens = static_cast<double>(config.data.tokens_per_step());
+  // Tensor and context ranks share the arithmetic of a sequence, stages that of the layers: the
+  // largest stage is waited for.
+  const double share = step.tokens / (1.0 * d.tensor * d.context * d.pipeline * d.data);
+  for (const FlopPart& part : flop_parts(model, static_cast<double>(config.data.sequence))) {
+    step.arithmetic += 2.0 * passes(model.recompute, part.name) * part.multiply_adds * part.layers *
+                       share / rate_of(machine, part.name);
+  }
+  step.arithmetic *= largest_stage(config);
+  const double wide = size_of(accum_of(config.run.precision));
+  const double elements = static_cast<double>(plan.local_elements);
+  const double optimizer = 8.0 * wide * elements / (d.context * d.data);  // and the norm
+  const double clears = 2.0 * wide * elements * config.microbatches_of_rank();
+  const double rows = numbers_a_layer * model.width * model.layers() * share * wide;
+  step.memory = (optimizer + clears + rows) / machine.copy;
+  step.messages = static_cast<double>(plan.traffic.bytes()) / machine.messages +
+                  static_cast<double>(plan.traffic.calls()) * machine.latency;
+  step.bubble = (step.arithmetic + step.messages) * bubble_share(config.pipeline_of_step());
+  return step;
+}
+
+std::string prediction_table(const StepPrediction& p) {
+  std::string text = "a step as predicted\n";
+  const auto line = [&](const char* name, double seconds) {
+    text += fmt::format("  {:<34}{:>20}  {:.1f} %\n", name, fmt::format("{:.4g} s", seconds),
+                        100.0 * seconds / p.seconds());
+  };
+  line("arithmetic", p.arithmetic);
+  line("memory", p.memory);
+  line("messages", p.messages);
+  line("pipeline bubble", p.bubble);
+  line("together", p.seconds());
+  text += fmt::format("  {:<34}{:>20}\n", "tokens/s of all ranks",
+                      fmt::format("{:.0f}", p.tokens_per_second()));
+  text += fmt::format("  {:<34}{:>20}\n", "where messages hide: at least",
+                      fmt::format("{:.4g} s", p.seconds() - p.hideable()));
+  return text;
+}
+
+}  // namespace qnext
