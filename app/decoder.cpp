@@ -40,16 +40,17 @@ Decoder<Storage>::Decoder(const Model<Storage>& model, int capacity, int piece)
 template <class Storage>
 void Decoder<Storage>::feed_piece(const int* tokens, int count) {
   const Microbatch batch{on_device(tokens, count), {}, make_documents({count}, 1, {length_})};
-  auto& activations = memory_.of({count, 1, 1});
+  const MicrobatchShape shape{count, 1, 1};
+  auto& saved = memory_.slot(0, 0, shape).saved;
+  const auto& work = memory_.work(shape);
   if (count > 1) {
-    model_.forward(exec_, batch, Dropout{}, activations.saved, activations.work, &state_, &state_);
+    model_.forward(exec_, batch, Dropout{}, saved, work, &state_, &state_);
   } else {
-    model_.step(exec_, batch, state_, activations.saved, activations.work);
+    model_.step(exec_, batch, state_, saved, work);
   }
   length_ += count;
   const int D = model_.config().width;
-  const Tensor<const Storage, 2> last(activations.saved.normed.data() + std::int64_t{count - 1} * D,
-                                      1, D);
+  const Tensor<const Storage, 2> last(saved.normed.data() + std::int64_t{count - 1} * D, 1, D);
   model_.logits(exec_, last, logits_);
 }
 

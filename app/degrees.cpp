@@ -118,10 +118,12 @@ int read_context(const Section& deck, int tensor, const ModelConfig& model, int 
   return context;
 }
 
-int read_pipeline(const Section& deck) {
+int read_pipeline(const Section& deck, int layers) {
   const int pipeline = deck.get("pipeline", 1);
-  deck.check(pipeline == 1, "pipeline",
-             "must be 1: this version divides by tensor, context, expert and data ranks");
+  deck.check(pipeline >= 1 && pipeline <= layers + 1, "pipeline",
+             fmt::format("must be from 1 to {}: every stage but the last, which has the head, has "
+                         "a layer",
+                         layers + 1));
   return pipeline;
 }
 
@@ -170,8 +172,8 @@ int read_expert(const Section& deck, int experts, const Degrees& others) {
 
 bool fits(const Degrees& d, const ModelConfig& model, const SharedData& data) {
   return tensor_obstacle(d.tensor, model, data.sequence).empty() &&
-         context_obstacle(d.context, d.tensor, model, data.sequence).empty() && d.pipeline == 1 &&
-         data.microbatches() % d.data == 0 &&
+         context_obstacle(d.context, d.tensor, model, data.sequence).empty() &&
+         d.pipeline <= model.layers() + 1 && data.microbatches() % d.data == 0 &&
          std::gcd(std::max(model.layer.experts.experts, 1), d.tensor * d.context * d.data) %
                  d.expert ==
              0;
@@ -182,7 +184,7 @@ Degrees read_degrees(const Section& parallel, const ModelConfig& model, const Sh
   Degrees degrees;
   degrees.tensor = read_tensor(parallel, model, data.sequence);
   degrees.context = read_context(parallel, degrees.tensor, model, data.sequence);
-  degrees.pipeline = read_pipeline(parallel);
+  degrees.pipeline = read_pipeline(parallel, model.layers());
   degrees.data = read_data(parallel, degrees, ranks);
   degrees.expert = read_expert(parallel, model.layer.experts.experts, degrees);
   if (degrees.data == 0) {

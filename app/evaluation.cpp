@@ -2,6 +2,7 @@
 #include "app/evaluation.hpp"
 
 #include "app/microbatch.hpp"
+#include "app/pipeline_schedule.hpp"
 #include "core/phase.hpp"
 
 #include <algorithm>
@@ -42,8 +43,9 @@ std::vector<Windows> microbatches_of_rank(const EvaluationStream& stream,
 
 template <class Storage>
 EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
-                          ActivationMemory<Storage>& memory, const MicrobatchShape& largest,
-                          const EvaluationStream& stream, const ProcessGrid& grid) {
+                          ActivationMemory<Storage>& memory, const StageMessages<Storage>& messages,
+                          const MicrobatchShape& largest, const EvaluationStream& stream,
+                          const ProcessGrid& grid) {
   const Phase phase("evaluation");
   const LossSums sums = LossSums::make();
   std::vector<Windows> microbatches = microbatches_of_rank(stream, largest, grid);
@@ -53,36 +55,46 @@ EvaluationResult evaluate(const Exec& exec, const Model<Storage>& model,
   microbatches.resize(calls.front(), Windows{0, 1});
   const int context = grid.degrees.context;
   const int least_piece = model.config().layer.delta_net.conv_taps - 1;
-  std::vector<double> losses;  // of each microbatch of this rank, of its own tokens
+  std::vector<double> losses(counted, 0.0);  // of each microbatch, of the tokens of this rank
   std::vector<std::int64_t> labels{0};
-  for (std::size_t m = 0; m < microbatches.size(); ++m) {
+  for (const PipelineAction& action :
+       forward_schedule({grid.degrees.pipeline, static_cast<int>(model.chunks().size()),
+                         static_cast<int>(microbatches.size())})) {
+    const std::size_t m = action.microbatch;
     const TokenBatch batch =
         fill_up(stream.batch(microbatches[m].first, microbatches[m].count), context, least_piece);
-    const Microbatch microbatch = to_device(batch, grid);
-    auto& activations = memory.of(shape_of(batch, largest, context));
-    sums.clear(exec);
-    model.forward(exec, microbatch, Dropout{}, activations.saved, activations.work);
-    if (m < counted) {
-      model.evaluate(exec, microbatch, activations.saved, activations.work, sums);
-      losses.emplace_back();
-      Kokkos::deep_copy(losses.back(), sums.cross_entropy);
+    const MicrobatchShape shape = shape_of(batch, largest, context);
+    auto& slot = memory.slot(action.chunk, 0, shape);
+    slot.batch = to_device(batch, grid);
+    const auto& work = memory.work(shape);
+    messages.receive_input(slot);
+    model.forward(exec, slot.batch, Dropout{}, slot.saved, work);
+    messages.send_output(slot);
+    if (slot.saved.chunk.last() && m < counted) {
+      sums.clear(exec);
+      model.evaluate(exec, slot.batch, slot.saved, work, sums);
+      Kokkos::deep_copy(losses[m], sums.cross_entropy);
       labels.front() += batch.label_count;
     }
   }
+  memory.wait();
   grid.data.sum(labels);
+  grid.pipeline.sum(labels);
   EvaluationResult result;
   result.labels = labels.front();
   for (const double loss : grid.copies.all_gather(losses)) {
     result.loss += loss;
   }
+  grid.pipeline.broadcast(HostTensor<double, 1>(&result.loss, 1), grid.pipeline.ranks() - 1);
   result.loss /= static_cast<double>(std::max<std::int64_t>(result.labels, 1));
   return result;
 }
 
-#define QNEXT_INSTANTIATE(Storage)                                                                \
-  template EvaluationResult evaluate<Storage>(const Exec&, const Model<Storage>&,                 \
-                                              ActivationMemory<Storage>&, const MicrobatchShape&, \
-                                              const EvaluationStream&, const ProcessGrid&);
+#define QNEXT_INSTANTIATE(Storage)                                                    \
+  template EvaluationResult evaluate<Storage>(                                        \
+      const Exec&, const Model<Storage>&, ActivationMemory<Storage>&,                 \
+      const StageMessages<Storage>&, const MicrobatchShape&, const EvaluationStream&, \
+      const ProcessGrid&);
 QNEXT_INSTANTIATE(bf16)
 QNEXT_INSTANTIATE(float)
 QNEXT_INSTANTIATE(double)

@@ -55,7 +55,7 @@ void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Sav
     AddChoices add{count,
                    chosen_,
                    kept_,
-                   static_cast<int>(layer),
+                   saved.balance.first + static_cast<int>(layer),
                    std::numeric_limits<int>::max(),
                    std::numeric_limits<int>::max()};
     if (capacity.rule == Capacity::Rule::position) {
@@ -69,9 +69,11 @@ void ExpertLoadCounter::add(const Exec& exec, const typename Model<Storage>::Sav
   }
 }
 
-ExpertLoad ExpertLoadCounter::read(const Communicator& over) const {
-  over.sum_whole(chosen_);
-  over.sum_whole(kept_);
+ExpertLoad ExpertLoadCounter::read(const ProcessGrid& grid) const {
+  for (const Communicator* over : {&grid.data, &grid.pipeline}) {
+    over->sum_whole(chosen_);
+    over->sum_whole(kept_);
+  }
   const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_);
   const auto kept = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), kept_);
   ExpertLoad load;

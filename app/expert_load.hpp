@@ -24,14 +24,14 @@ class ExpertLoadCounter {
 
   void clear(const Exec& exec) const;
 
-  /// After the forward pass of a microbatch of `tokens` tokens on all ranks that share it. Counts
-  /// hold whatever the recompute policy, and the module for multi-token prediction is one of the
-  /// layers whatever the balance loss.
+  /// After the forward pass in one chunk of the model, of a microbatch of `tokens` tokens on all
+  /// ranks that share it. Counts hold whatever the recompute policy, and the module for multi-token
+  /// prediction is one of the layers whatever the balance loss.
   template <class Storage>
   void add(const Exec& exec, const typename Model<Storage>::Saved& saved, int tokens) const;
 
-  /// Of all ranks of `over` together, each of which has other sequences. Waits for the device.
-  ExpertLoad read(const Communicator& over) const;
+  /// Of all stages and of all data ranks, which have other sequences. Waits for the device.
+  ExpertLoad read(const ProcessGrid& grid) const;
 
  private:
   MixtureOfExpertsConfig config_;

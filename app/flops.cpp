@@ -23,6 +23,20 @@ double experts_multiply_adds(const MixtureOfExpertsConfig& c) {
   return 3.0 * c.model_width * (1.0 * c.expert_width * c.experts_per_token + c.shared_width);
 }
 
+double score_multiply_adds(const GatedAttentionConfig& c, double mean_length) {
+  return 1.0 * c.heads * c.head_width * mean_length;
+}
+
+double dense_multiply_adds(const ModelConfig& model) {
+  return 3.0 * model.width * model.layer.dense.width;
+}
+
+// [embedding | hidden] W_fc, and the norms in front of it.
+double projection_multiply_adds(const ModelConfig& model) {
+  const double D = model.width;
+  return 3 * D + 2 * D * D;
+}
+
 }  // namespace
 
 std::vector<FlopPart> flop_parts(const ModelConfig& model, double mean_length) {
@@ -37,15 +51,14 @@ std::vector<FlopPart> flop_parts(const ModelConfig& model, double mean_length) {
   // The module for multi-token prediction has an attention layer with experts.
   const int attention = mixers(Mixer::attention) + modules;
   const auto& layer = model.layer;
-  const double scores = 1.0 * layer.attention.heads * layer.attention.head_width * mean_length;
   std::vector<FlopPart> parts{
       {"delta net", delta_net_multiply_adds(layer.delta_net), mixers(Mixer::delta_net)},
       {"attention, products", attention_multiply_adds(layer.attention), attention},
-      {"attention, scores", scores, attention},
+      {"attention, scores", score_multiply_adds(layer.attention, mean_length), attention},
       {"experts", experts_multiply_adds(layer.experts), mlps(Mlp::experts) + modules},
-      {"dense MLP", 3.0 * D * layer.dense.width, mlps(Mlp::dense)},
+      {"dense MLP", dense_multiply_adds(model), mlps(Mlp::dense)},
       {"logits", D * model.vocabulary, 1 + modules},
-      {"multi-token prediction, projection", 3 * D + 2 * D * D, modules},
+      {"multi-token prediction, projection", projection_multiply_adds(model), modules},
   };
   std::erase_if(parts, [](const FlopPart& part) { return part.layers == 0; });
   return parts;
@@ -57,6 +70,25 @@ double flops_per_token(const ModelConfig& model, double mean_length) {
     sum += part.multiply_adds * part.layers;
   }
   return 6.0 * sum;
+}
+
+double layer_multiply_adds(const ModelConfig& model, int layer, double mean_length) {
+  const auto& shape = model.layer;
+  const double mixer = model.mixers[layer] == Mixer::delta_net
+                           ? delta_net_multiply_adds(shape.delta_net)
+                           : attention_multiply_adds(shape.attention) +
+                                 score_multiply_adds(shape.attention, mean_length);
+  return mixer + (model.mlps[layer] == Mlp::experts ? experts_multiply_adds(shape.experts)
+                                                    : dense_multiply_adds(model));
+}
+
+double behind_layers_multiply_adds(const ModelConfig& model, double mean_length) {
+  const auto& shape = model.layer;
+  const double logits = 1.0 * model.width * model.vocabulary;
+  const double module =
+      attention_multiply_adds(shape.attention) + score_multiply_adds(shape.attention, mean_length) +
+      experts_multiply_adds(shape.experts) + projection_multiply_adds(model) + logits;
+  return logits + model.mtp_modules * module;
 }
 
 }  // namespace qnext

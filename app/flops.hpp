@@ -32,4 +32,8 @@ std::vector<FlopPart> flop_parts(const ModelConfig& model, double mean_length);
 /// Sum of the parts, times 2 for multiply-add and 3 for forward and backward.
 double flops_per_token(const ModelConfig& model, double mean_length);
 
+/// Multiply-adds of one token, forward: of one layer, and of all that stands behind the last one.
+double layer_multiply_adds(const ModelConfig& model, int layer, double mean_length);
+double behind_layers_multiply_adds(const ModelConfig& model, double mean_length);
+
 }  // namespace qnext

@@ -23,6 +23,12 @@ void add(const Exec& exec, const Bytes& sum_bytes, const Bytes& part_bytes) {
       KOKKOS_LAMBDA(const std::int64_t i) { sum(i) += part(i); });
 }
 
+// By numbers and not by bytes: several times as fast.
+template <class Real>
+void clear(const Exec& exec, const Bytes& sum_bytes) {
+  Kokkos::deep_copy(exec, numbers<Real>(sum_bytes), Real(0));
+}
+
 // kept = sum; sum = 0
 template <class Real>
 void put_away(const Exec& exec, const Bytes& sum_bytes, const Bytes& kept_bytes) {
@@ -51,17 +57,28 @@ std::int64_t GradientSum::stack_bytes(const ParameterTable& table, GradientOrder
   return bytes * levels(order, microbatches);
 }
 
-GradientSum::GradientSum(const ParameterTable& table, GradientOrder order, int microbatches)
+GradientSum::GradientSum(const ParameterTable& table, GradientOrder order, int microbatches,
+                         int chunk)
     : table_(table),
       order_(order),
       microbatches_(microbatches),
       stack_(levels(order, microbatches)) {
+  for (std::size_t g = 0; g < table.groups().size(); ++g) {
+    ranges_.push_back(table.range(g, chunk));
+  }
   for (Level& level : stack_) {
-    for (const auto& group : table.groups()) {
+    for (std::size_t g = 0; g < ranges_.size(); ++g) {
       level.emplace_back(Kokkos::view_alloc("gradient stack", Kokkos::WithoutInitializing),
-                         group.elements * size_of(accum_of(group.type)));
+                         gradients(g).extent(0));
     }
   }
+}
+
+Bytes GradientSum::gradients(std::size_t group) const {
+  const auto& buffer = table_.groups()[group].gradients;
+  const int size = size_of(accum_of(table_.groups()[group].type));
+  const auto [begin, end] = ranges_[group];
+  return Bytes(buffer.data() + begin * size, (end - begin) * size);
 }
 
 // The sums that end with this microbatch.
@@ -71,26 +88,29 @@ void GradientSum::add_waiting(const Exec& exec, int last_microbatch) {
     --waiting_;
     for (std::size_t g = 0; g < groups.size(); ++g) {
       accum_of(groups[g].type) == DataType::float64
-          ? add<double>(exec, groups[g].gradients, stack_[waiting_][g])
-          : add<float>(exec, groups[g].gradients, stack_[waiting_][g]);
+          ? add<double>(exec, gradients(g), stack_[waiting_][g])
+          : add<float>(exec, gradients(g), stack_[waiting_][g]);
     }
   }
 }
 
 void GradientSum::before_microbatch(const Exec& exec, int m) {
+  const auto& groups = table_.groups();
   if (m == 0) {
-    table_.zero_gradients(exec);
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      accum_of(groups[g].type) == DataType::float64 ? clear<double>(exec, gradients(g))
+                                                    : clear<float>(exec, gradients(g));
+    }
     return;
   }
   if (order_ == GradientOrder::running) {
     return;
   }
   add_waiting(exec, m - 1);
-  const auto& groups = table_.groups();
   for (std::size_t g = 0; g < groups.size(); ++g) {
     accum_of(groups[g].type) == DataType::float64
-        ? put_away<double>(exec, groups[g].gradients, stack_[waiting_][g])
-        : put_away<float>(exec, groups[g].gradients, stack_[waiting_][g]);
+        ? put_away<double>(exec, gradients(g), stack_[waiting_][g])
+        : put_away<float>(exec, gradients(g), stack_[waiting_][g]);
   }
   ++waiting_;
 }

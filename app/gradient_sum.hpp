@@ -12,7 +12,9 @@ namespace qnext {
 /// In which order the gradients of the microbatches of a step are added.
 enum class GradientOrder { tree, running };
 
-/// Sums the gradients of the microbatches of one step in the table's own buffers.
+/// Sums the gradients of the microbatches of one step in the table's own buffers, for the
+/// parameters of one chunk of a pipeline: each chunk takes the microbatches in their order, between
+/// those of other chunks.
 ///
 /// `tree` is that of core/pairwise_tree.hpp over the microbatches of this rank, which parallel/
 /// tree_sum continues over ranks: the sum does not depend on which rank computed which of them, if
@@ -22,27 +24,31 @@ enum class GradientOrder { tree, running };
 ///     before_microbatch(0); backward; before_microbatch(1); backward; ... finish()
 class GradientSum {
  public:
-  GradientSum(const ParameterTable& table, GradientOrder order, int microbatches);
+  GradientSum(const ParameterTable& table, GradientOrder order, int microbatches, int chunk = 0);
 
   /// How many copies of the gradients the stack holds at most, and their bytes.
   static int levels(GradientOrder order, int microbatches);
   static std::int64_t stack_bytes(const ParameterTable& table, GradientOrder order,
                                   int microbatches);
 
-  /// Puts away the gradients of microbatch m - 1 and clears the table's.
+  /// Before the backward pass of microbatch m: puts away the gradients of microbatch m - 1 and
+  /// clears them.
   void before_microbatch(const Exec& exec, int m);
 
-  /// The table's gradients become the sum over the step.
+  /// The gradients become the sum over the step.
   void finish(const Exec& exec);
 
  private:
   using Level = std::vector<Tensor<std::byte, 1>>;  // a copy of the gradients of each group
 
+  /// The gradients of the chunk in one group.
+  Tensor<std::byte, 1> gradients(std::size_t group) const;
   void add_waiting(const Exec& exec, int last_microbatch);
 
   const ParameterTable& table_;
   GradientOrder order_;
   int microbatches_;
+  std::vector<ParameterTable::Range> ranges_;  // (groups)
   std::vector<Level> stack_;
   int waiting_ = 0;  // levels in use
 };

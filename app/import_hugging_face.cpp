@@ -146,16 +146,34 @@ bool is_mtp(const std::string& name) {
   return name.starts_with(mtp_prefix);
 }
 
-void accept_unused_mtp(const ParameterTable& table, Differences& differences,
-                       std::vector<std::string>& lines) {
+void accept_unused_mtp(const ParameterTable& table, const Communicator& world,
+                       Differences& differences, std::vector<std::string>& lines) {
   const auto& rows = table.rows();
-  if (std::any_of(rows.begin(), rows.end(), [](const auto& row) { return is_mtp(row.name); })) {
+  std::vector<std::int64_t> module{
+      std::any_of(rows.begin(), rows.end(), [](const auto& row) { return is_mtp(row.name); })};
+  world.maximum(module);
+  if (module.front() != 0) {
     return;
   }
   const auto count = std::erase_if(differences.left, is_mtp);
   if (count > 0) {
     lines.push_back(fmt::format("{} tensors {}* are left out: the model has no such module", count,
                                 mtp_prefix));
+  }
+}
+
+/// Stages of a pipeline take different tensors: left is what no rank takes.
+void keep_left_by_all(const std::vector<std::string>& names, const Communicator& world,
+                      Differences& differences) {
+  std::vector<std::int64_t> taken;
+  for (const std::string& name : names) {
+    taken.push_back(differences.left.count(name) == 0);
+  }
+  world.maximum(taken);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (taken[i] != 0) {
+      differences.left.erase(names[i]);
+    }
   }
 }
 
@@ -184,10 +202,10 @@ void refuse(const std::string& folder, const Differences& differences) {
 
 }  // namespace
 
-std::vector<std::string> import_hugging_face(const std::string& folder,
-                                             const ParameterTable& table) {
+std::vector<std::string> import_hugging_face(const std::string& folder, const ParameterTable& table,
+                                             const Communicator& world) {
   const SafetensorsFolder weights(folder);
-  const auto names = weights.names();
+  const std::vector<std::string> names = weights.names();
   Differences differences{{}, {names.begin(), names.end()}};
   std::vector<std::string> lines;
   std::vector<std::vector<HuggingFaceTensor>> sources;
@@ -199,7 +217,8 @@ std::vector<std::string> import_hugging_face(const std::string& folder,
       accept_tied_head(weights, row, differences, lines);
     }
   }
-  accept_unused_mtp(table, differences, lines);
+  keep_left_by_all(names, world, differences);
+  accept_unused_mtp(table, world, differences, lines);
   refuse(folder, differences);
   fence(Exec{}, "import: the parameters are overwritten");
   for (std::size_t i = 0; i < sources.size(); ++i) {

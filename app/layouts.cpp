@@ -47,6 +47,10 @@ bool better(const Layout& a, const Layout& b) {
 
 }  // namespace
 
+PipelineCut cut_of(const RunConfig& config, int stages) {
+  return {stages, 1, balanced_cut(config.model, stages, 1, config.data.sequence)};
+}
+
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine) {
   return config.run.memory_limit > 0 ? config.run.memory_limit : machine.memory;
 }
@@ -61,8 +65,9 @@ std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machi
     }
     RunConfig tried = config;
     tried.degrees = degrees;
+    tried.pipeline = cut_of(config, degrees.pipeline);
     const ModelPlan plan = plan_model(tried, documents);
-    Layout layout{degrees, predict_step(tried, plan, machine), plan.memory.total()};
+    Layout layout{degrees, predict_step(tried, plan, machine), plan.largest().total()};
     layout.fits = memory == 0 || layout.memory <= memory;
     layouts.push_back(layout);
   }

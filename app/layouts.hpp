@@ -20,6 +20,9 @@ struct Layout {
   bool fits = true;
 };
 
+/// The layers of the stages of a pipeline, one piece each, as balanced as they can be.
+PipelineCut cut_of(const RunConfig& config, int stages);
+
 /// Bytes that a plan may take: the limit of the run, else the memory of the machine; 0: not said.
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
 

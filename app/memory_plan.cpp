@@ -58,34 +58,38 @@ ParameterBytes parameter_bytes(const ParameterTable& table, const ProcessGrid& g
 }
 
 template <class Storage>
-ModelPlan plan_of(const RunConfig& config, int documents) {
+void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& plan) {
   ParameterTable table;
-  const ProcessGrid grid{config.degrees};
-  const Model<Storage> model(config.model, grid, table);
-  Arena measure;
-  Activations<Storage>::reserve(model, measure, config.shape(documents));
-
-  ModelPlan plan;
-  plan.parameters = table.global_elements();
+  ProcessGrid grid{config.degrees};
+  grid.place.pipeline = stage;
+  const Model<Storage> model(config.model, grid, table, config.pipeline.chunks_of(stage));
+  const auto slots =
+      most_in_flight(pipeline_schedule(config.pipeline_of_step(), stage), config.pipeline.chunks);
+  const Arena measure = ActivationMemory<Storage>::plan(model, config.shape(documents), slots);
   for (const Parameter& row : table.rows()) {
-    plan.mtp_parameters += row.name.rfind("mtp.", 0) == 0 ? row.shard.global_elements() : 0;
+    if (row.alias_of.empty() && (row.owner || !row.on_two_stages)) {
+      const std::int64_t elements = row.shard.global_elements();
+      plan.parameters += elements;
+      plan.mtp_parameters += row.name.rfind("mtp.", 0) == 0 ? elements : 0;
+    }
   }
   const ParameterBytes bytes = parameter_bytes(table, grid);
   const int levels = GradientSum::levels(config.run.gradient_order, config.microbatches_of_rank());
-  plan.memory.lines = {
-      {"weights", bytes.weights},
-      {"gradients", bytes.gradients},
-      {"gradient stack", levels * bytes.gradients},
-      {"master weights", bytes.masters},
-      {"moments", 2 * bytes.moments},
-      {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table)},
-      {"activations", measure.peak()},
-      {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
-      {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
-  plan.memory.activations = by_name(measure.at_peak());
-  plan.local_elements = table.local_elements();
-  plan.traffic = plan_traffic(config, table);
-  return plan;
+  MemoryPlan& memory = plan.stages.emplace_back();
+  memory.lines = {{"weights", bytes.weights},
+                  {"gradients", bytes.gradients},
+                  {"gradient stack", levels * bytes.gradients},
+                  {"master weights", bytes.masters},
+                  {"moments", 2 * bytes.moments},
+                  {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table)},
+                  {"activations", measure.peak()},
+                  {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
+                  {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
+  memory.activations = by_name(measure.at_peak());
+  plan.local_elements = std::max(plan.local_elements, table.local_elements());
+  if (stage == 0) {
+    plan.traffic = plan_traffic(config, table);
+  }
 }
 
 struct PlanOf {
@@ -94,7 +98,11 @@ struct PlanOf {
 
   template <class Storage>
   ModelPlan operator()() const {
-    return plan_of<Storage>(config, documents);
+    ModelPlan plan;
+    for (int stage = 0; stage < config.degrees.pipeline; ++stage) {
+      add_stage<Storage>(config, documents, stage, plan);
+    }
+    return plan;
   }
 };
 
@@ -103,6 +111,12 @@ struct PlanOf {
 std::int64_t MemoryPlan::total() const {
   return std::accumulate(lines.begin(), lines.end(), std::int64_t{0},
                          [](std::int64_t sum, const Line& line) { return sum + line.bytes; });
+}
+
+const MemoryPlan& ModelPlan::largest() const {
+  return *std::max_element(
+      stages.begin(), stages.end(),
+      [](const MemoryPlan& a, const MemoryPlan& b) { return a.total() < b.total(); });
 }
 
 ModelPlan plan_model(const RunConfig& config, int documents) {

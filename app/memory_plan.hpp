@@ -27,9 +27,12 @@ struct MemoryPlan {
 struct ModelPlan {
   std::int64_t parameters = 0;      // of the whole model
   std::int64_t mtp_parameters = 0;  // of which in the module for multi-token prediction
-  std::int64_t local_elements = 0;  // parameters of one rank
-  MemoryPlan memory;
-  TrafficPlan traffic;
+  std::vector<MemoryPlan> stages;   // of a pipeline; one without
+  std::int64_t local_elements = 0;  // parameters of a rank, of the stage that has most
+  TrafficPlan traffic;              // of the first rank
+
+  /// Of the stage that wants most.
+  const MemoryPlan& largest() const;
 };
 
 /// `documents`: pieces of documents in one sequence, at most.

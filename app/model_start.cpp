@@ -17,7 +17,7 @@ void start_weights(const InitSettings& init, std::uint64_t seed, const Parameter
       read_checkpoint_tensors(checkpoint_of(init.path, world), table, {}, world);
       return;
     case InitSettings::Kind::hugging_face:
-      import_hugging_face(init.path, table);
+      import_hugging_face(init.path, table, world);
       return;
   }
 }

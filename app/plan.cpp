@@ -11,7 +11,9 @@
 #include "layers/experts_over_ranks.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 
 namespace qnext {
@@ -26,9 +28,10 @@ std::string with_commas(std::int64_t number) {
   return digits;
 }
 
-std::string memory_table(const MemoryPlan& memory) {
+std::string memory_table(const MemoryPlan& memory, int stages) {
   constexpr std::size_t most_lines = 12;
-  std::string text = "memory of one rank\n";
+  std::string text =
+      stages == 1 ? "memory of one rank\n" : "memory of one rank, of the stage that wants most\n";
   for (const auto& line : memory.lines) {
     text += fmt::format("  {:<34}{:>20}  {}\n", line.name, with_commas(line.bytes),
                         format_bytes(line.bytes));
@@ -152,6 +155,48 @@ std::string predictions(const PlanOptions& options, RunConfig& config, const Mod
   return text;
 }
 
+// The stages of a pipeline: what each has, keeps and computes, and what they wait for.
+std::string pipeline_table(const RunConfig& config, const ModelPlan& plan) {
+  const Pipeline pipeline = config.pipeline_of_step();
+  if (pipeline.stages == 1) {
+    return "";
+  }
+  std::string text = fmt::format(
+      "pipeline of {} stages with {} {} each, {} microbatches\n"
+      "  {:<7}{:<26}{:>16}{:>20}  {}\n",
+      pipeline.stages, pipeline.chunks, pipeline.chunks == 1 ? "chunk" : "chunks",
+      pipeline.microbatches, "stage", "layers", "FLOPs of a token", "memory", "in flight");
+  const auto costs = piece_costs(config.model, config.pipeline.layers, config.data.sequence);
+  double most = 0.0, sum = 0.0;
+  for (int stage = 0; stage < pipeline.stages; ++stage) {
+    const auto slots = most_in_flight(pipeline_schedule(pipeline, stage), pipeline.chunks);
+    std::string layers;
+    double flops = 0.0;
+    for (const Chunk& chunk : config.pipeline.chunks_of(stage)) {
+      layers += fmt::format(
+          "{}{}", layers.empty() ? "" : ", ",
+          chunk.layers() == 0 ? "none" : fmt::format("{}-{}", chunk.begin, chunk.end - 1));
+      layers += chunk.first() ? " + embedding" : chunk.last() ? " + head" : "";
+      flops += 6.0 * static_cast<double>(costs[chunk.place]);
+    }
+    text += fmt::format("  {:<7}{:<26}{:>16}{:>20}  {}\n", stage, layers, format_flops(flops),
+                        with_commas(plan.stages[stage].total()), fmt::join(slots, " + "));
+    most = std::max(most, flops);
+    sum += flops;
+  }
+  const int wide = size_of(accum_of(config.run.precision));
+  const std::int64_t row = std::int64_t{1} * config.model.width * wide;
+  const std::int64_t rows =
+      (config.shape().tokens + config.degrees.tensor - 1) / config.degrees.tensor;
+  return text +
+         fmt::format("  {:<34}{:>19.1f}%  of the work of a stage\n", "idle, stages alike",
+                     100.0 * bubble_share(pipeline)) +
+         fmt::format("  {:<34}{:>20.3f}  times the mean\n", "largest stage",
+                     most * pipeline.stages / sum) +
+         fmt::format("  {:<34}{:>20}  {} a microbatch, from chunk to chunk, and as many back\n",
+                     "sent", with_commas(rows * row), format_bytes(rows * row));
+}
+
 }  // namespace
 
 Status plan(const PlanOptions& options) {
@@ -172,9 +217,11 @@ Status plan(const PlanOptions& options) {
     text += fmt::format("  {:<34}{:>20}\n", "without multi-token prediction",
                         with_commas(plan.parameters - plan.mtp_parameters));
   }
-  text += memory_table(plan.memory) + limit_line(config.run.memory_limit, plan.memory.total()) +
-          receive_line(config) + documents.note + flop_table(config) + traffic_table(plan.traffic) +
-          predictions(options, config, plan, documents.in_a_sequence);
+  const MemoryPlan& memory = plan.largest();
+  text += memory_table(memory, config.degrees.pipeline) +
+          limit_line(config.run.memory_limit, memory.total()) + receive_line(config) +
+          documents.note + flop_table(config) + pipeline_table(config, plan) +
+          traffic_table(plan.traffic) + predictions(options, config, plan, documents.in_a_sequence);
   std::fputs(text.c_str(), stdout);
   return Status::done;
 }

@@ -337,6 +337,10 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
     config.degrees =
         read_degrees(parallel, config.model,
                      {config.data.sequence, config.data.batch, config.data.microbatch}, ranks);
+    config.pipeline = read_pipeline_cut(parallel, config.model, config.degrees.pipeline,
+                                        config.microbatches_of_rank(), config.data.sequence);
+  } else {
+    config.pipeline = cut_of(config, 1);
   }
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.device_messages = read_device_messages(parallel);
@@ -346,6 +350,7 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   deck.refuse_unread();
   if (config.chooses_layout && ranks) {
     config.degrees = best_degrees(config, *ranks);
+    config.pipeline = cut_of(config, config.degrees.pipeline);
   }
   return config;
 }

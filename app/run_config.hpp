@@ -3,6 +3,8 @@
 
 #include "app/gradient_sum.hpp"
 #include "app/machine.hpp"
+#include "app/pipeline_cut.hpp"
+#include "app/pipeline_schedule.hpp"
 #include "app/schedule.hpp"
 #include "core/types.hpp"
 #include "io/data_stream.hpp"
@@ -94,12 +96,18 @@ struct RunConfig {
   Degrees degrees;
   bool chooses_layout = false;  // `parallel: auto`: the degrees are those that a plan finds best
   std::string machine;          // file of rates for that; empty: round numbers
-  double watchdog = 10.0;       // minutes that a rank may stand still before it says where; 0: none
+  PipelineCut pipeline;
+  double watchdog = 10.0;  // minutes that a rank may stand still before it says where; 0: none
   std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
   OutputSettings output;
 
   /// Consecutive microbatches of a step that one data rank takes.
   int microbatches_of_rank() const { return data.microbatches() / degrees.data; }
+
+  /// What a data rank's stages do in a step.
+  Pipeline pipeline_of_step() const {
+    return {degrees.pipeline, pipeline.chunks, microbatches_of_rank()};
+  }
 
   /// What the streams of training and of evaluation are made of.
   StreamConfig training_stream() const;

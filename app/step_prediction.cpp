@@ -6,7 +6,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <string_view>
+#include <vector>
 
 namespace qnext {
 namespace {
@@ -32,6 +34,18 @@ double passes(Recompute recompute, std::string_view part) {
   return again ? 4.0 : 3.0;
 }
 
+// Work of the largest stage in units of the mean.
+double largest_stage(const RunConfig& config) {
+  const auto costs = piece_costs(config.model, config.pipeline.layers, config.data.sequence);
+  std::vector<double> stages(config.pipeline.stages, 0.0);
+  for (std::size_t piece = 0; piece < costs.size(); ++piece) {
+    stages[piece % stages.size()] += static_cast<double>(costs[piece]);
+  }
+  const double sum = std::accumulate(stages.begin(), stages.end(), 0.0);
+  const double most = *std::max_element(stages.begin(), stages.end());
+  return sum > 0.0 ? most * static_cast<double>(stages.size()) / sum : 1.0;
+}
+
 // Numbers of a row of D that norms, residual additions and casts of a layer and its MLP read or
 // write, forward and backward.
 constexpr double numbers_a_layer = 30.0;
@@ -44,13 +58,14 @@ StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
   const ModelConfig& model = config.model;
   StepPrediction step;
   step.tokens = static_cast<double>(config.data.tokens_per_step());
-  // Tensor and context ranks share the arithmetic of a sequence, stages that of the layers.
+  // Tensor and context ranks share the arithmetic of a sequence, stages that of the layers: the
+  // largest stage is waited for.
   const double share = step.tokens / (1.0 * d.tensor * d.context * d.pipeline * d.data);
   for (const FlopPart& part : flop_parts(model, static_cast<double>(config.data.sequence))) {
     step.arithmetic += 2.0 * passes(model.recompute, part.name) * part.multiply_adds * part.layers *
                        share / rate_of(machine, part.name);
   }
-  // The delta rule's pieces are walked once more on context ranks: layers/README.md.
+  step.arithmetic *= largest_stage(config);
   const double wide = size_of(accum_of(config.run.precision));
   const double elements = static_cast<double>(plan.local_elements);
   const double optimizer = 8.0 * wide * elements / (d.context * d.data);  // and the norm
@@ -59,8 +74,7 @@ StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
   step.memory = (optimizer + clears + rows) / machine.copy;
   step.messages = static_cast<double>(plan.traffic.bytes()) / machine.messages +
                   static_cast<double>(plan.traffic.calls()) * machine.latency;
-  const double microbatches = config.microbatches_of_rank();
-  step.bubble = (step.arithmetic + step.messages) * (d.pipeline - 1) / microbatches;
+  step.bubble = (step.arithmetic + step.messages) * bubble_share(config.pipeline_of_step());
   return step;
 }
 

@@ -33,11 +33,14 @@ class Planner {
 
   TrafficPlan plan() {
     for (int m = 0; m < config_.microbatches_of_rank(); ++m) {
-      microbatch();
+      for (const Chunk& each : config_.pipeline.chunks_of(0)) {
+        chunk(each);
+      }
     }
     for (std::size_t g = 0; g < table_.groups().size(); ++g) {
       gradients_and_weights(static_cast<int>(g));
     }
+    losses();
     return std::move(plan_);
   }
 
@@ -74,6 +77,16 @@ class Planner {
       gather(storage_);
     }
     sum(storage_);
+  }
+
+  // The gate of the shared expert, a number for each token, and its gradient.
+  void shared_factors(Pass pass) {
+    if (n_ > 1) {
+      send("tensor", rows_ * (n_ - 1) * real_);
+    }
+    if (n_ > 1 && pass == Pass::backward) {
+      send("tensor", (T_ - rows_) * real_);
+    }
   }
 
   // --- Layers
@@ -126,6 +139,7 @@ class Planner {
     const auto& c = model_.layer.experts;
     if (c.shared_width > 0) {
       shared_rows(pass);
+      shared_factors(pass);
     }
     const int N = config_.degrees.expert;
     if (N == 1) {
@@ -158,9 +172,7 @@ class Planner {
   }
 
   // Counts, probabilities and squares of the routers of all layers: layers/balance_loss.hpp.
-  void balance() {
-    const int modules = model_.mtp_modules;
-    const auto layers = std::count(model_.mlps.begin(), model_.mlps.end(), Mlp::experts) + modules;
+  void balance(std::int64_t layers) {
     const std::int64_t counts = layers * S_ * model_.layer.experts.experts, squares = layers * S_;
     const auto over = [&](const char* group, int ranks) {
       if (ranks == 1 || layers == 0) {
@@ -175,10 +187,22 @@ class Planner {
     over("context", C_);
   }
 
-  void microbatch() {
-    const int modules = model_.mtp_modules;
+  // Of the stage in front: the residual stream to the next one, its gradient to the one before.
+  void stages(const Chunk& chunk, Pass pass) {
+    if (pass == Pass::forward ? chunk.last() : chunk.first()) {
+      return;
+    }
+    const bool couples = model_.balance.form == BalanceLossConfig::Form::huggingface;
+    const std::int64_t shares = couples ? model_.layer.experts.experts * real_ : 0;
+    const std::int64_t loss = pass == Pass::forward ? 0 : sizeof(double);
+    send("stages", rows_ * model_.width * real_ + shares + loss);
+  }
+
+  void chunk(const Chunk& chunk) {
+    const int modules = chunk.last() ? model_.mtp_modules : 0;
     for (const Pass pass : {Pass::forward, Pass::backward}) {
-      for (int i = 0; i < model_.layers(); ++i) {
+      stages(chunk, pass);
+      for (int i = chunk.begin; i < chunk.end; ++i) {
         mixer(model_.mixers[i], pass);
         mlp(model_.mlps[i], pass);
         if (pass == Pass::backward && model_.recompute != Recompute::none) {
@@ -193,12 +217,16 @@ class Planner {
         mlp(Mlp::experts, pass);
         embedding(pass);
       }
-      embedding(pass);
+      if (chunk.first()) {
+        embedding(pass);
+      }
     }
-    for (int i = 0; i < 1 + modules; ++i) {
+    for (int i = 0; chunk.last() && i < 1 + modules; ++i) {
       head();
     }
-    balance();
+    balance(static_cast<int>(std::count(model_.mlps.begin() + chunk.begin,
+                                        model_.mlps.begin() + chunk.end, Mlp::experts)) +
+            modules);
   }
 
   // --- Once a step: parallel/tree_sum.hpp, replica_sum.hpp, layers/adamw.hpp
@@ -219,6 +247,15 @@ class Planner {
     if (replicas > 1) {
       const std::int64_t room = ReplicaSum::workspace_bytes(grid_, table_) / wide;
       send("replicas", ordered_sum_sent(replicas, 0, mine, room) * wide, 2);
+    }
+  }
+
+  // Three of each microbatch, and how many there are.
+  void losses() {
+    const int ranks = C_ * config_.degrees.data;
+    if (ranks > 1) {
+      const std::int64_t mine = 3 * sizeof(double) * config_.microbatches_of_rank();
+      send("copies", mine * (ranks - 1) + std::int64_t{sizeof(std::int64_t)}, 2);
     }
   }
 

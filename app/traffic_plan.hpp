@@ -12,8 +12,9 @@ namespace qnext {
 
 /// What the first rank of a job sends in one training step, by the group of ranks that it goes to:
 /// the names are those of `--profile`. Arithmetic alone. Exact, but for the rows of experts, which
-/// are counted as if all experts were chosen alike, what a capacity makes ranks ask each other, and
-/// a few numbers of the step as a whole (losses, counts, whether to stop).
+/// are counted as if all experts were chosen alike, and what a capacity makes ranks ask each other.
+/// Left out: the groups `data`, `stage`, `pipeline` and `job`, whose messages are a few numbers of
+/// the step as a whole.
 struct TrafficPlan {
   struct Line {
     std::string group;

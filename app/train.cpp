@@ -19,6 +19,7 @@
 #include "parallel/watchdog.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <cstdio>
@@ -81,16 +82,34 @@ void log_ranks(const ProcessGrid& grid, RunLog& log) {
   }
 }
 
-// Bytes that the plan asks for.
+void log_pipeline(const RunConfig& config, const ModelPlan& plan, RunLog& log) {
+  const Pipeline pipeline = config.pipeline_of_step();
+  if (pipeline.stages == 1) {
+    return;
+  }
+  std::vector<std::string> memory;
+  for (const MemoryPlan& stage : plan.stages) {
+    memory.push_back(format_bytes(stage.total()));
+  }
+  log.line(
+      fmt::format("pipeline={} chunks={} stage_layers=[{}] microbatches={} bubble={:.3f} "
+                  "memory of the stages=[{}]",
+                  pipeline.stages, pipeline.chunks, fmt::join(config.pipeline.layers, ", "),
+                  pipeline.microbatches, bubble_share(pipeline), fmt::join(memory, ", ")));
+}
+
+// Bytes that the plan asks of a rank, of the stage that wants most.
 std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   const ModelPlan plan = plan_model(config, most_documents(config));
   log.line(fmt::format("parameters={} layers={} width={}", plan.parameters, config.model.layers(),
                        config.model.width));
   std::string memory = "memory";
-  for (const auto& line : plan.memory.lines) {
+  for (const auto& line : plan.largest().lines) {
     memory += fmt::format(" {}={}", line.name, format_bytes(line.bytes));
   }
-  log.line(memory + " total=" + format_bytes(plan.memory.total()));
+  const std::int64_t total = plan.largest().total();
+  log.line(memory + " total=" + format_bytes(total));
+  log_pipeline(config, plan, log);
   std::string formula;
   for (const FlopPart& part : flop_parts(config.model, config.data.sequence)) {
     formula += fmt::format("{}{:.0f} x {} ({})", formula.empty() ? "" : " + ", part.multiply_adds,
@@ -98,7 +117,7 @@ std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   }
   log.line(fmt::format("flops_per_token={:.0f} = 6 ({})",
                        flops_per_token(config.model, config.data.sequence), formula));
-  return plan.memory.total();
+  return total;
 }
 
 void refuse_above_limit(const Deck& deck, std::int64_t limit, std::int64_t planned) {

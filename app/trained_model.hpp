@@ -5,6 +5,8 @@
 #include "layers/model.hpp"
 #include "parallel/process_grid.hpp"
 
+#include <vector>
+
 namespace qnext {
 
 /// A model with the memory of its weights, and of their gradients where they are wanted.
@@ -13,8 +15,9 @@ struct TrainedModel {
   ParameterTable table;
   Model<Storage> model;
 
-  TrainedModel(const ModelConfig& config, bool with_gradients, const ProcessGrid& grid = {})
-      : model(config, grid, table) {
+  TrainedModel(const ModelConfig& config, bool with_gradients, const ProcessGrid& grid = {},
+               const std::vector<Chunk>& chunks = {})
+      : model(config, grid, table, chunks) {
     table.lay_out(with_gradients);
   }
 };

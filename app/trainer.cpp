@@ -35,17 +35,12 @@ std::string file_speed(const std::string& path, std::chrono::steady_clock::time_
 }
 
 // "3 of 66 gradients are not finite, first that of A, last that of B"
-std::string bad_gradients(const ParameterTable& table, const AdamW::GradientNorms& norms) {
-  std::size_t count = 0, last = 0;
-  for (std::size_t i = 0; i < norms.squares.size(); ++i) {
-    if (!std::isfinite(norms.squares[i])) {
-      ++count;
-      last = i;
-    }
-  }
+std::string bad_gradients(const AdamW::GradientNorms& norms) {
+  const auto count = std::count_if(norms.squares.begin(), norms.squares.end(),
+                                   [](double square) { return !std::isfinite(square); });
   return fmt::format(
       "{} of {} gradients are not finite, the first is that of {}, the last that of {}", count,
-      norms.squares.size(), norms.first_bad, table.rows()[last].name);
+      norms.squares.size(), norms.first_bad, norms.last_bad);
 }
 
 }  // namespace
@@ -58,7 +53,7 @@ Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFo
       folder_(folder),
       log_(log),
       grid_(grid),
-      trained_(config.model, true, grid),
+      trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline)),
       optimizer_(config.optimizer.adamw, trained_.table, grid),
       stream_(config.training_stream()),
       evaluation_(config.data.evaluates()
@@ -140,7 +135,7 @@ bool Trainer<Storage>::may_update(const StepNumbers& numbers) {
     const std::string what = numbers.gradients.first_bad.empty()
                                  ? fmt::format("step {}: the loss is {}", step, numbers.loss)
                                  : fmt::format("step {}: the loss is {} and {}", step, numbers.loss,
-                                               bad_gradients(trained_.table, numbers.gradients));
+                                               bad_gradients(numbers.gradients));
     if (settings.on_bad_number == OnBadNumber::stop) {
       throw BadNumberError(what);
     }
@@ -199,8 +194,8 @@ void Trainer<Storage>::step() {
 template <class Storage>
 void Trainer<Storage>::evaluate() {
   const auto begin = Clock::now();
-  const EvaluationResult result =
-      qnext::evaluate(exec_, trained_.model, step_.memory(), largest_, *evaluation_, grid_);
+  const EvaluationResult result = qnext::evaluate(exec_, trained_.model, step_.memory(),
+                                                  step_.messages(), largest_, *evaluation_, grid_);
   evaluated_ = result.loss;
   const bool best = result.loss < state_.best_loss;
   if (best) {

@@ -26,20 +26,26 @@ TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& 
       table_(table),
       optimizer_(optimizer),
       largest_(largest),
-      memory_(model, largest),
-      gradient_sum_(table, config.run.gradient_order, config.microbatches_of_rank()),
+      actions_(pipeline_schedule(config.pipeline_of_step(), grid.place.pipeline)),
+      memory_(model, largest, most_in_flight(actions_, config.pipeline.chunks)),
+      messages_(grid, model),
       rank_sum_(TreeSum::workspace_bytes(grid, table)),
       replica_sum_(grid, table),
       load_(config.model),
       sums_(LossSums::make()),
-      losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {}
+      losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {
+  for (const Chunk& chunk : model.chunks()) {
+    gradient_sums_.emplace_back(table, config.run.gradient_order, config.microbatches_of_rank(),
+                                chunk.place);
+  }
+}
 
 template <class Storage>
 LossScale TrainingStep<Storage>::loss_scale(const BatchCounts& counts) const {
   LossScale scale;
   scale.cross_entropy = 1.0 / static_cast<double>(std::max<std::int64_t>(counts.labels, 1));
   scale.balance = 1.0 / static_cast<double>(config_.data.microbatches());
-  if (model_.mtp() != nullptr) {
+  if (config_.model.mtp_modules > 0) {
     scale.mtp =
         config_.mtp_loss / static_cast<double>(std::max<std::int64_t>(counts.mtp_labels, 1));
   }
@@ -47,21 +53,58 @@ LossScale TrainingStep<Storage>::loss_scale(const BatchCounts& counts) const {
 }
 
 template <class Storage>
-Dropout TrainingStep<Storage>::dropout(std::int64_t step, std::size_t microbatch) const {
+Dropout TrainingStep<Storage>::dropout(std::int64_t step, int microbatch) const {
   const std::uint64_t before = static_cast<std::uint64_t>(step) * config_.data.microbatches() +
                                std::uint64_t(grid_.place.data) * config_.microbatches_of_rank();
   return {config_.run.dropout,
           random_bits(random_key(config_.run.seed, "dropout"), before + microbatch)};
 }
 
-// The sums of this microbatch go to its row and start again from zero.
+// Those of the head are known where it is, that of balance behind the backward pass of the first
+// chunk.
 template <class Storage>
-void TrainingStep<Storage>::keep_losses(const Exec& exec, int microbatch) const {
+void TrainingStep<Storage>::keep_losses(const Exec& exec, const Chunk& chunk,
+                                        int microbatch) const {
   const auto row = Kokkos::subview(losses_, microbatch, Kokkos::ALL);
-  Kokkos::deep_copy(exec, Kokkos::subview(row, 0), sums_.cross_entropy);
-  Kokkos::deep_copy(exec, Kokkos::subview(row, 1), sums_.mtp);
-  Kokkos::deep_copy(exec, Kokkos::subview(row, 2), sums_.balance);
+  if (chunk.last()) {
+    Kokkos::deep_copy(exec, Kokkos::subview(row, 0), sums_.cross_entropy);
+    Kokkos::deep_copy(exec, Kokkos::subview(row, 1), sums_.mtp);
+  }
+  if (chunk.first()) {
+    Kokkos::deep_copy(exec, Kokkos::subview(row, 2), sums_.balance);
+  }
+}
+
+template <class Storage>
+void TrainingStep<Storage>::forward(const Exec& exec, const PipelineAction& action,
+                                    const TokenBatch& batch, const Dropout& dropout) {
+  const MicrobatchShape shape = shape_of(batch, largest_, grid_.degrees.context);
+  auto& slot = memory_.slot(action.chunk, action.microbatch, shape);
+  slot.batch = to_device(batch, grid_);
+  messages_.receive_input(slot);
+  const Phase phase("forward");
+  model_.forward(exec, slot.batch, dropout, slot.saved, memory_.work(shape));
+  load_.add<Storage>(exec, slot.saved, static_cast<int>(batch.tokens.size()));
+  messages_.send_output(slot);
+}
+
+template <class Storage>
+void TrainingStep<Storage>::backward(const Exec& exec, const PipelineAction& action,
+                                     const TokenBatch& batch, const Dropout& dropout,
+                                     const LossScale& scale) {
+  const MicrobatchShape shape = shape_of(batch, largest_, grid_.degrees.context);
+  auto& slot = memory_.in_flight(action.chunk, action.microbatch);
+  const auto& work = memory_.work(shape);
+  {
+    const Phase phase("gradient sum");
+    gradient_sums_[action.chunk].before_microbatch(exec, action.microbatch);
+  }
   sums_.clear(exec);
+  messages_.receive_gradient(slot, work, sums_);
+  const Phase phase("backward");
+  model_.backward(exec, slot.batch, scale, dropout, slot.saved, work, sums_);
+  keep_losses(exec, slot.saved.chunk, action.microbatch);
+  messages_.send_gradient(exec, memory_, slot, work, sums_);
 }
 
 template <class Storage>
@@ -76,6 +119,7 @@ void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
     replica_sum_.sum(exec, g, shards.begin(), shards.end());
   }
   grid_.data.sum_whole(model_.balance_loss().step_counts());
+  grid_.pipeline.sum_whole(model_.balance_loss().step_counts());
 }
 
 // One after the other over the microbatches of the step. Context ranks know the losses of their own
@@ -84,8 +128,13 @@ template <class Storage>
 void TrainingStep<Storage>::add_losses(const LossScale& scale, const BatchCounts& counts,
                                        StepNumbers& numbers) const {
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), losses_);
-  const auto all =
-      grid_.copies.all_gather(std::vector<double>(host.data(), host.data() + host.size()));
+  const auto of_stages =
+      grid_.pipeline.all_gather(std::vector<double>(host.data(), host.data() + host.size()));
+  std::vector<double> mine(host.size(), 0.0);  // of this rank's microbatches
+  for (std::size_t i = 0; i < of_stages.size(); ++i) {
+    mine[i % mine.size()] += of_stages[i];
+  }
+  const auto all = grid_.copies.all_gather(mine);
   for (std::size_t i = 0; i < all.size(); i += 3) {
     const bool first_piece = i / host.size() % grid_.degrees.context == 0;
     numbers.loss += all[i];
@@ -102,26 +151,17 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
                                                      const std::vector<TokenBatch>& batches) {
   const BatchCounts counts = count(batches, grid_.data);
   const LossScale scale = loss_scale(counts);
-  sums_.clear(exec);
   load_.clear(exec);
-  for (std::size_t m = 0; m < batches.size(); ++m) {
-    const Microbatch microbatch = to_device(batches[m], grid_);
-    auto& activations = memory_.of(shape_of(batches[m], largest_, grid_.degrees.context));
-    {
-      const Phase phase("gradient sum");
-      gradient_sum_.before_microbatch(exec, static_cast<int>(m));
-    }
-    {
-      const Phase phase("forward");
-      model_.forward(exec, microbatch, dropout(step, m), activations.saved, activations.work);
-      load_.add<Storage>(exec, activations.saved, static_cast<int>(batches[m].tokens.size()));
-    }
-    const Phase phase("backward");
-    model_.backward(exec, microbatch, scale, dropout(step, m), activations.saved, activations.work,
-                    sums_);
-    keep_losses(exec, static_cast<int>(m));
+  for (const PipelineAction& action : actions_) {
+    const TokenBatch& batch = batches[action.microbatch];
+    const Dropout mask = dropout(step, action.microbatch);
+    action.forward ? forward(exec, action, batch, mask)
+                   : backward(exec, action, batch, mask, scale);
   }
-  gradient_sum_.finish(exec);
+  memory_.wait();
+  for (GradientSum& sum : gradient_sums_) {
+    sum.finish(exec);
+  }
   sum_over_ranks(exec);
   model_.balance_loss().end_step(exec);
 
@@ -129,7 +169,7 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
   StepNumbers numbers;
   numbers.gradients = optimizer_.gradient_norms(exec);
   add_losses(scale, counts, numbers);
-  numbers.load = load_.read(grid_.data);
+  numbers.load = load_.read(grid_);
   numbers.mean_length = counts.mean_length();
   numbers.tokens = counts.tokens;
   return numbers;

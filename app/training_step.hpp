@@ -5,7 +5,9 @@
 #include "app/expert_load.hpp"
 #include "app/gradient_sum.hpp"
 #include "app/microbatch.hpp"
+#include "app/pipeline_schedule.hpp"
 #include "app/run_config.hpp"
+#include "app/stage_messages.hpp"
 #include "io/data_stream.hpp"
 #include "layers/adamw.hpp"
 #include "layers/model.hpp"
@@ -30,7 +32,8 @@ struct StepNumbers {
 };
 
 /// Computes the gradients of one step: the sum over its microbatches, of which this rank takes
-/// consecutive ones. Sums over microbatches have the same order on any number of ranks.
+/// consecutive ones, in the order of the schedule of a pipeline. Sums over microbatches have the
+/// same order on any number of ranks.
 template <class Storage>
 class TrainingStep {
  public:
@@ -38,6 +41,7 @@ class TrainingStep {
                const ParameterTable& table, const AdamW& optimizer, const MicrobatchShape& largest);
 
   ActivationMemory<Storage>& memory() { return memory_; }
+  const StageMessages<Storage>& messages() const { return messages_; }
 
   /// `batches`: those of this rank. The gradients of the whole step are in the part of the table
   /// that the optimizer's shards give to this rank.
@@ -46,8 +50,12 @@ class TrainingStep {
 
  private:
   LossScale loss_scale(const BatchCounts& counts) const;
-  Dropout dropout(std::int64_t step, std::size_t microbatch) const;
-  void keep_losses(const Exec& exec, int microbatch) const;
+  Dropout dropout(std::int64_t step, int microbatch) const;
+  void forward(const Exec& exec, const PipelineAction& action, const TokenBatch& batch,
+               const Dropout& dropout);
+  void backward(const Exec& exec, const PipelineAction& action, const TokenBatch& batch,
+                const Dropout& dropout, const LossScale& scale);
+  void keep_losses(const Exec& exec, const Chunk& chunk, int microbatch) const;
   void sum_over_ranks(const Exec& exec) const;
   void add_losses(const LossScale& scale, const BatchCounts& counts, StepNumbers& numbers) const;
 
@@ -57,13 +65,16 @@ class TrainingStep {
   const ParameterTable& table_;
   const AdamW& optimizer_;
   MicrobatchShape largest_;
+  std::vector<PipelineAction> actions_;
   ActivationMemory<Storage> memory_;
-  GradientSum gradient_sum_;
+  StageMessages<Storage> messages_;
+  std::vector<GradientSum> gradient_sums_;  // (chunks)
   TreeSum rank_sum_;
   ReplicaSum replica_sum_;
   ExpertLoadCounter load_;
   LossSums sums_;
-  Tensor<double, 2> losses_;  // (microbatches of this rank, 3)  cross entropy, MTP, balance
+  Tensor<double, 2> losses_;  // (microbatches of this rank, 3)  cross entropy, MTP, balance, each
+                              // on the stage that knows it, 0 on the others
 };
 
 }  // namespace qnext

@@ -6,6 +6,12 @@ namespace qnext {
 Arena::Arena(std::int64_t bytes)
     : memory_(Kokkos::view_alloc("arena", Kokkos::WithoutInitializing), bytes) {}
 
+Arena Arena::part(std::int64_t bytes) {
+  Arena part;
+  part.memory_ = Tensor<std::byte, 1>(static_cast<std::byte*>(take("part", bytes)), bytes);
+  return part;
+}
+
 void* Arena::take(const char* name, std::int64_t bytes) {
   const std::int64_t offset = top_;
   top_ += (bytes + alignment - 1) / alignment * alignment;

@@ -105,6 +105,9 @@ class Arena {
     return Tensor<T, Rank>(static_cast<T*>(address), static_cast<std::size_t>(extents)...);
   }
 
+  /// An arena of `bytes` of this one.
+  Arena part(std::int64_t bytes);
+
   /// The most bytes that were reserved at once.
   std::int64_t peak() const { return peak_; }
   std::int64_t reserved() const { return top_; }

@@ -105,11 +105,29 @@ std::int64_t Shard::global_elements() const {
   return product(global_extent);
 }
 
+void ParameterTable::begin_chunk(int chunk) {
+  require(chunk >= chunk_, "chunk " + std::to_string(chunk) + " comes behind chunk " +
+                               std::to_string(chunk_) + " in the table");
+  chunk_ = chunk;
+}
+
+ParameterTable::Range ParameterTable::range(std::size_t group, int chunk) const {
+  Range range{groups_[group].elements, groups_[group].elements};
+  for (auto row = rows_.rbegin(); row != rows_.rend(); ++row) {
+    if (row->group == static_cast<int>(group) && row->alias_of.empty()) {
+      range.begin = row->chunk >= chunk ? row->begin : range.begin;
+      range.end = row->chunk > chunk ? row->begin : range.end;
+    }
+  }
+  return range;
+}
+
 void ParameterTable::append(Parameter parameter, Bind bind) {
   require(find(parameter.name) == nullptr, parameter.name + " is registered twice");
   rows_.push_back(std::move(parameter));
   binds_.push_back(std::move(bind));
   Parameter& row = rows_.back();
+  row.chunk = chunk_;
   if (!row.alias_of.empty()) {
     const Parameter* const original = find(row.alias_of);
     require(original != nullptr && original->type == row.type,
@@ -121,12 +139,12 @@ void ParameterTable::append(Parameter parameter, Bind bind) {
   for (row.group = 0; row.group < static_cast<int>(groups_.size()); ++row.group) {
     const Group& group = groups_[row.group];
     if (group.type == row.type && group.reduce_over == row.reduce_over &&
-        group.replicas == row.replicas) {
+        group.replicas == row.replicas && group.on_two_stages == row.on_two_stages) {
       break;
     }
   }
   if (row.group == static_cast<int>(groups_.size())) {
-    groups_.push_back({row.type, row.reduce_over, row.replicas, 0, {}, {}});
+    groups_.push_back({row.type, row.reduce_over, row.replicas, row.on_two_stages, 0, {}, {}});
   }
   Group& group = groups_[row.group];
   row.begin = group.elements;

@@ -75,12 +75,14 @@ struct Parameter {
   bool owner = true;               // false on replicas that count neither in norms nor in files
   std::string alias_of{};          // a tied head names the embedding and has no memory of its own
   bool zero_centred_norm = false;  // decays only where the deck says `decay_norms`
+  bool on_two_stages = false;      // the last stage of a pipeline has a copy of the first one's
 
   // Filled by the table.
   DataType type =
       DataType::float32;   // A_log, dt_bias, norms and router are float32 in a bf16 model
   int group = -1;          // index into ParameterTable::groups()
   std::int64_t begin = 0;  // first element in the flat buffers of that group
+  int chunk = 0;           // of the pipeline: the one that this belongs to
 
   std::int64_t elements() const { return shard.local_elements(); }
 };
@@ -105,14 +107,27 @@ class ParameterTable {
     DataType type;
     ReduceOver reduce_over;
     int replicas = 0;
+    bool on_two_stages = false;
     std::int64_t elements = 0;       // padding included; the padding is zero
     Tensor<std::byte, 1> values;     // elements of `type`
     Tensor<std::byte, 1> gradients;  // elements of accum_of(type)
   };
 
+  /// Consecutive elements of a group.
+  struct Range {
+    std::int64_t begin = 0, end = 0;
+  };
+
   ParameterTable() = default;
   ParameterTable(const ParameterTable&) = delete;
   ParameterTable& operator=(const ParameterTable&) = delete;
+
+  /// What is added from here on belongs to that chunk of the pipeline, so that a chunk has one
+  /// range of each group. Chunks come in their order; a model that nobody divides is chunk 0.
+  void begin_chunk(int chunk);
+
+  /// The elements of a chunk in one group, padding included.
+  Range range(std::size_t group, int chunk) const;
 
   /// `weight` is filled by lay_out.
   template <class T, int Rank>
@@ -175,6 +190,7 @@ class ParameterTable {
 
   void append(Parameter parameter, Bind bind);
 
+  int chunk_ = 0;
   std::deque<Parameter> rows_;
   std::deque<Bind> binds_;
   std::vector<Group> groups_;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 namespace qnext {
 namespace {
@@ -119,6 +120,30 @@ AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const Proce
     first_block_.push_back(blocks[row.group]);
     blocks[row.group] += row.alias_of.empty() ? blocks_of(row) : 0;
   }
+  order_rows();
+}
+
+// Chunks of a pipeline follow each other. A copy on a second stage is no row of its own.
+void AdamW::order_rows() {
+  std::string names;
+  std::vector<int> chunks;
+  for (const Parameter& row : table_.rows()) {
+    names += row.name + '\n';
+    chunks.push_back(row.on_two_stages && !row.owner ? -1 : row.chunk);
+  }
+  const auto characters = grid_.pipeline.all_gather(std::vector<char>(names.begin(), names.end()));
+  std::istringstream text(std::string(characters.begin(), characters.end()));
+  for (std::string name; std::getline(text, name);) {
+    names_.push_back(name);
+  }
+  chunks = grid_.pipeline.all_gather(chunks);
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (chunks[i] >= 0) {
+      order_.push_back(i);
+    }
+  }
+  std::stable_sort(order_.begin(), order_.end(),
+                   [&](std::size_t a, std::size_t b) { return chunks[a] < chunks[b]; });
 }
 
 void AdamW::copy_masters_from_parameters() const {
@@ -173,19 +198,25 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
     }
     mine.push_back(square);
   }
-  GradientNorms norms;
-  double total = 0.0;
+  std::vector<double> of_stage;
   const auto of_ranks = grid_.stage.all_gather(mine);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
     for (std::size_t part = i; part < of_ranks.size(); part += rows.size()) {
       square += of_ranks[part];
     }
-    norms.squares.push_back(square);
-    if (!std::isfinite(square) && norms.first_bad.empty()) {
-      norms.first_bad = rows[i].name;
+    of_stage.push_back(square);
+  }
+  GradientNorms norms;
+  double total = 0.0;
+  const auto of_stages = grid_.pipeline.all_gather(of_stage);
+  for (const std::size_t i : order_) {
+    norms.squares.push_back(of_stages[i]);
+    if (!std::isfinite(of_stages[i])) {
+      norms.first_bad = norms.first_bad.empty() ? names_[i] : norms.first_bad;
+      norms.last_bad = names_[i];
     }
-    total += square;
+    total += of_stages[i];
   }
   norms.global = std::sqrt(total);
   return norms;

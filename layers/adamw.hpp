@@ -41,11 +41,12 @@ class AdamW {
     Tensor<std::byte, 1> master;         // else empty
   };
 
-  /// What the gradients of one step look like. Norms are those of one tensor, in table order.
+  /// What the gradients of one step look like, of all stages of a pipeline. Norms are those of one
+  /// tensor, in the order of the table of the whole model.
   struct GradientNorms {
     double global = 0.0;
-    std::vector<double> squares;  // (rows) NaN or infinite where a gradient is
-    std::string first_bad;        // name of the first tensor that is not finite, or empty
+    std::vector<double> squares;      // (rows) NaN or infinite where a gradient is
+    std::string first_bad, last_bad;  // names of the tensors that are not finite, or empty
   };
 
   AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid = {});
@@ -71,6 +72,7 @@ class AdamW {
  private:
   AdamWConfig config_;
   const ParameterTable& table_;
+  void order_rows();
   template <class Real>
   void square_sums(const Exec& exec, const Parameter& row, std::int64_t first_block) const;
   template <class Storage>
@@ -82,6 +84,8 @@ class AdamW {
   std::vector<Buffers> buffers_;           // (groups)
   std::vector<Tensor<double, 1>> sums_;    // (groups) of squares, one for each block
   std::vector<std::int64_t> first_block_;  // (rows) in its group
+  std::vector<std::string> names_;         // of the rows of all stages, one stage after the other
+  std::vector<std::size_t> order_;         // of these, as the table of the whole model has them
 };
 
 }  // namespace qnext

@@ -138,14 +138,17 @@ BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int 
 }
 
 template <class Real>
-typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
-    Arena& arena, const MicrobatchShape& shape) const {
+typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(Arena& arena,
+                                                                   const MicrobatchShape& shape,
+                                                                   int first, int routers) const {
   Saved saved;
-  const int S = shape.sequences, all = layers_ + watched_;
-  saved.part = RoutingOfLayers<Real>::reserve(arena, all, S, experts_);
+  saved.first = first;
+  saved.balanced = std::max(0, std::min(first + routers, layers_) - first);
+  const int S = shape.sequences;
+  saved.part = RoutingOfLayers<Real>::reserve(arena, routers, S, experts_);
   saved.whole = saved.part;
   if (!alone()) {
-    saved.whole = RoutingOfLayers<Real>::reserve(arena, all, S, experts_);
+    saved.whole = RoutingOfLayers<Real>::reserve(arena, routers, S, experts_);
     const int ranks = std::max(grid_.degrees.tensor, grid_.degrees.context);
     const std::int64_t room = ordered_sum_room(ranks, saved.part.count.size());
     saved.received = arena.reserve<Real, 1>("routing_received", room);
@@ -155,7 +158,7 @@ typename BalanceLoss<Real>::Saved BalanceLoss<Real>::reserve_saved(
   saved.statistics = saved.whole.layers();
   if (config_.form != Form::none) {
     saved.constant =
-        arena.reserve<Real, 3>("balance_constant", config_.form == Form::huggingface ? 1 : layers_,
+        arena.reserve<Real, 3>("balance_constant", couples_layers() ? 1 : saved.balanced,
                                per_sequence() ? shape.sequences : 1, experts_);
   }
   saved.tokens = shape.tokens * grid_.degrees.context;
@@ -191,26 +194,33 @@ double BalanceLoss<Real>::slope(int tokens) const {
 
 template <class Real>
 Tensor<Real, 2> BalanceLoss<Real>::constant(const Saved& saved, int layer) const {
-  const std::size_t index = config_.form == Form::huggingface ? 0 : layer;
+  const std::size_t index = couples_layers() ? 0 : layer;
   const auto& all = saved.constant;
   return Tensor<Real, 2>(all.data() + index * all.extent(1) * all.extent(2), all.extent(1),
                          all.extent(2));
 }
 
+// huggingface: C sums over the layers, in their order, from zero.
 template <class Real>
-void BalanceLoss<Real>::share_out(const Exec& exec, const Saved& saved) const {
+void BalanceLoss<Real>::share_out(const Exec& exec, const Saved& saved, bool goes_on) const {
+  sum_over_ranks(exec, saved);
+  if (config_.form == Form::none) {
+    return;
+  }
+  if (couples_layers() && !goes_on) {
+    Kokkos::deep_copy(exec, saved.constant, Real(0));
+  }
   const auto R = static_cast<double>(saved.constant.extent(1));
   const double choices = config_.form == Form::megatron ? experts_per_token_ : 1.0;
-  const double layers = config_.form == Form::huggingface ? layers_ : 1.0;
+  const double layers = couples_layers() ? layers_ : 1.0;
   const auto scale = static_cast<Real>(R / (choices * layers * saved.tokens));
-  for (int layer = 0; layer < layers_; ++layer) {
-    const bool add = config_.form == Form::huggingface && layer > 0;
+  for (int layer = 0; layer < saved.balanced; ++layer) {
     const auto C = constant(saved, layer);
     Kokkos::parallel_for("balance_loss::shares", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
-                         Shares<Real>{saved.statistics[layer].count, C, scale, add});
+                         Shares<Real>{saved.statistics[layer].count, C, scale, couples_layers()});
     if (previous_counts_.extent(0) != 0) {
       Kokkos::parallel_for("balance_loss::previous_shares", row_policy(exec, 1),
-                           PreviousShares<Real>{previous_counts_, C, layer});
+                           PreviousShares<Real>{previous_counts_, C, saved.first + layer});
     }
   }
 }
@@ -222,18 +232,16 @@ void BalanceLoss<Real>::forward(const Exec& exec, const Saved& saved, bool train
   if (empty()) {
     return;
   }
-  if (config_.form != Form::none) {
-    share_out(exec, saved);
-  }
-  for (int layer = 0; layer < layers_; ++layer) {
+  for (int layer = saved.balanced - 1; layer >= 0; --layer) {
     const auto C = config_.form == Form::none ? Tensor<Real, 2>() : constant(saved, layer);
     Kokkos::parallel_for(
         "balance_loss::add", row_policy(exec, 1),
         AddLosses<Real>{saved.statistics[layer], C, static_cast<Real>(slope(saved.tokens)),
                         static_cast<Real>(1.0 / saved.tokens), balance, router_z});
     if (training && step_counts_.extent(0) != 0) {
-      Kokkos::parallel_for("balance_loss::count", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
-                           AddCounts{saved.statistics[layer].count, step_counts_, layer});
+      Kokkos::parallel_for(
+          "balance_loss::count", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
+          AddCounts{saved.statistics[layer].count, step_counts_, saved.first + layer});
     }
   }
 }

@@ -72,7 +72,8 @@ class BalanceLoss {
   using Scope = BalanceLossConfig::Scope;
 
   struct Saved {
-    // (L and those that are watched)
+    int first = 0;     // router, of those of the whole model
+    int balanced = 0;  // L: routers with losses; behind them are those that are watched
     std::vector<RoutingStatistics<Real>> mine;        // filled by the layers' forward
     std::vector<RoutingStatistics<Real>> statistics;  // of all tokens; `mine` if alone
     RoutingOfLayers<Real> part, whole;                // their memory, if ranks share tokens
@@ -89,19 +90,29 @@ class BalanceLoss {
   /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
   bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
 
-  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
+  /// For the routers of all layers, or for consecutive ones from `first` on.
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const {
+    return reserve_saved(arena, shape, 0, layers_ + watched_);
+  }
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape, int first, int routers) const;
 
-  /// After the forward pass of all layers: the statistics of all tokens of the sequences from those
+  /// Whether the gradient of one layer depends on the counts of the others. Then `share_out` of
+  /// consecutive layers adds to the shares C of those in front of them, in saved.constant, and the
+  /// gradients want those of the last ones.
+  bool couples_layers() const { return config_.form == Form::huggingface; }
+
+  /// After the forward pass of the layers: the statistics of all tokens of the sequences from those
   /// of the rows of each tensor rank, then of the pieces of each context rank, in the order of the
-  /// ranks.
-  void sum_over_ranks(const Exec& exec, const Saved& saved) const;
+  /// ranks, and the shares. `goes_on`: there are layers in front of them.
+  void share_out(const Exec& exec, const Saved& saved, bool goes_on = false) const;
 
-  /// After that: adds the losses, without coefficients, to `balance` and
-  /// `router_z` and prepares the gradients. In training the counts join those of the step.
+  /// After that: adds the losses of the layers, without coefficients, to `balance` and `router_z`,
+  /// the last layer first. In training the counts join those of the step.
   void forward(const Exec& exec, const Saved& saved, bool training,
                const Tensor<double, 0>& balance, const Tensor<double, 0>& router_z) const;
 
-  /// What the backward pass of layer l adds: d (scale (coefficient loss + z coefficient z loss)).
+  /// What the backward pass of layer l of these adds: d (scale (coefficient loss + z coefficient z
+  /// loss)).
   BalanceGradient<Real> gradient(const Saved& saved, int layer, double scale) const;
 
   /// Global scope: the counts of the running step on this rank, to be summed over the ranks that
@@ -120,7 +131,7 @@ class BalanceLoss {
   }
   double slope(int tokens) const;
   Tensor<Real, 2> constant(const Saved& saved, int layer) const;
-  void share_out(const Exec& exec, const Saved& saved) const;
+  void sum_over_ranks(const Exec& exec, const Saved& saved) const;
 
   BalanceLossConfig config_;
   ProcessGrid grid_;

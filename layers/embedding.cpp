@@ -74,11 +74,16 @@ struct ScatterAdd {
 
 template <class Storage>
 Embedding<Storage>::Embedding(ParameterTable& table, const std::string& name, int vocabulary,
-                              int width, double deviation, const ProcessGrid& grid)
+                              int width, double deviation, const ProcessGrid& grid, Copies copies)
     : grid_(grid), width_(width) {
   const Shard shard = grid.tensor_part({vocabulary, width}, 0);
   first_ = static_cast<int>(shard.boxes.front().offset[0]);
-  table.add({.name = name, .shard = shard, .init = Init::normal(deviation)}, weight_);
+  table.add({.name = name,
+             .shard = shard,
+             .init = Init::normal(deviation),
+             .owner = copies != Copies::last_of_two,
+             .on_two_stages = copies != Copies::one},
+            weight_);
 }
 
 template <class Storage>

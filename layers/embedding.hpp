@@ -28,8 +28,11 @@ class Embedding {
     Tensor<Real, 2> gradient;     // (T, D)
   };
 
+  /// Of a pipeline, the last stage may need a copy.
+  enum class Copies { one, first_of_two, last_of_two };
+
   Embedding(ParameterTable& table, const std::string& name, int vocabulary, int width,
-            double deviation, const ProcessGrid& grid = {});
+            double deviation, const ProcessGrid& grid = {}, Copies copies = Copies::one);
 
   const Weight<Storage, 2>& weight() const { return weight_; }
 

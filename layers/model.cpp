@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace qnext {
 namespace {
@@ -44,27 +45,46 @@ void LossSums::clear(const Exec& exec) const {
 }
 
 template <class Storage>
-Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table)
+Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table,
+                      std::vector<Chunk> chunks)
     : config_(config),
       grid_(grid),
-      embedding_(table, "model.embed_tokens.weight", config.vocabulary, config.width,
-                 config.init_deviation, grid),
-      layers_([&] {
-        std::vector<std::unique_ptr<Layer>> layers;
-        for (int i = 0; i < config.layers(); ++i) {
-          layers.push_back(std::make_unique<Layer>(config.layer, config.mixers[i], config.mlps[i],
-                                                   grid, table, layer_name(i)));
-        }
-        return layers;
-      }()),
-      norm_(table, "model.norm.weight", config.width, config.norm_epsilon, grid),
-      head_(table, "lm_head.weight", config.vocabulary, config.width, config.init_deviation,
-            config.tied_head ? "model.embed_tokens.weight" : "", grid),
-      mtp_(config.mtp_modules == 0 ? nullptr
-                                   : std::make_unique<MultiTokenPrediction<Storage>>(
-                                         config.layer, config.init_deviation, grid, table)),
+      chunks_(std::move(chunks)),
+      layers_(config.layers()),
       balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
-               config.layer.experts.experts_per_token, grid, watched_layers(config)) {}
+               config.layer.experts.experts_per_token, grid, watched_layers(config)) {
+  if (chunks_.empty()) {
+    chunks_ = {{0, 1, 0, config.layers()}};
+  }
+  const std::string embedding = "model.embed_tokens.weight";
+  const bool wanted_behind = config.tied_head || config.mtp_modules > 0;
+  using Copies = typename Embedding<Storage>::Copies;
+  for (const Chunk& chunk : chunks_) {
+    table.begin_chunk(chunk.place);
+    if (chunk.first() || (chunk.last() && wanted_behind)) {
+      const Copies copies = chunk.chunks == 1 || !wanted_behind ? Copies::one
+                            : chunk.first()                     ? Copies::first_of_two
+                                                                : Copies::last_of_two;
+      embedding_ = std::make_unique<Embedding<Storage>>(
+          table, embedding, config.vocabulary, config.width, config.init_deviation, grid, copies);
+    }
+    for (int i = chunk.begin; i < chunk.end; ++i) {
+      layers_[i] = std::make_unique<Layer>(config.layer, config.mixers[i], config.mlps[i], grid,
+                                           table, layer_name(i));
+    }
+    if (chunk.last()) {
+      norm_ = std::make_unique<RmsNorm<Storage>>(table, "model.norm.weight", config.width,
+                                                 config.norm_epsilon, grid);
+      head_ = std::make_unique<HeadLoss<Storage>>(table, "lm_head.weight", config.vocabulary,
+                                                  config.width, config.init_deviation,
+                                                  config.tied_head ? embedding : "", grid);
+      if (config.mtp_modules > 0) {
+        mtp_ = std::make_unique<MultiTokenPrediction<Storage>>(config.layer, config.init_deviation,
+                                                               grid, table);
+      }
+    }
+  }
+}
 
 template <class Storage>
 Dropout Model<Storage>::on_rows(const Dropout& dropout, const Microbatch& batch) const {
@@ -93,58 +113,84 @@ std::optional<BalanceGradient<Accum<Storage>>> Model<Storage>::balance_gradient(
   if (balance_.empty() || index < 0) {
     return std::nullopt;
   }
-  return balance_.gradient(saved.balance, index, scale);
+  return balance_.gradient(saved.balance, index - saved.balance.first, scale);
 }
 
 template <class Storage>
 typename Model<Storage>::Saved Model<Storage>::reserve_saved(Arena& arena,
-                                                             const MicrobatchShape& shape) const {
+                                                             const MicrobatchShape& shape,
+                                                             int chunk) const {
+  Saved saved = reserve_kept(arena, shape, chunk);
+  reserve_recomputed(arena, shape, saved);
+  return saved;
+}
+
+template <class Storage>
+typename Model<Storage>::Saved Model<Storage>::reserve_kept(Arena& arena,
+                                                            const MicrobatchShape& shape,
+                                                            int chunk) const {
   Saved saved;
-  const int T = split_of(shape).rows();
-  for (int i = 0; i <= config_.layers(); ++i) {
+  saved.chunk = chunks_[chunk];
+  const int begin = saved.chunk.begin, end = saved.chunk.end, T = split_of(shape).rows();
+  for (int i = begin; i <= end; ++i) {
     saved.hidden.push_back(arena.reserve<Real, 2>("hidden", T, config_.width));
   }
-  saved.layers.resize(layers_.size());
-  const bool keep_mixer = config_.recompute == Recompute::none;
-  const bool keep_rest = config_.recompute != Recompute::block;
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    if (keep_mixer) {
-      saved.layers[i].mixer = layers_[i]->reserve_mixer(arena, shape);
+  saved.layers.resize(saved.chunk.layers());
+  for (int i = begin; i < end; ++i) {
+    auto& layer = saved.layers[i - begin];
+    if (config_.recompute == Recompute::none) {
+      layer.mixer = layers_[i]->reserve_mixer(arena, shape);
     }
-    if (keep_rest) {
-      saved.layers[i].mid = arena.reserve<Real, 2>("mid", T, config_.width);
-      saved.layers[i].mlp = layers_[i]->reserve_mlp(arena, shape);
+    if (config_.recompute != Recompute::block) {
+      layer.mid = arena.reserve<Real, 2>("mid", T, config_.width);
+      layer.mlp = layers_[i]->reserve_mlp(arena, shape);
     }
   }
-  if (!keep_mixer) {
+  int first = 0, last = 0;  // routers in front of the chunk, and with it
+  for (int i = 0; i < end; ++i) {
+    last += balance_index(i) >= 0;
+    first += i < begin && balance_index(i) >= 0;
+  }
+  if (saved.chunk.last()) {
+    saved.scale = arena.reserve<Real, 1>("final_norm_scale", T);
+    saved.normed = arena.reserve<Storage, 2>("final_norm", T, config_.width);
+    if (mtp_) {
+      const Arena::Room room(arena, "mtp");
+      saved.mtp = mtp_->reserve_saved(arena, shape);
+    }
+    last = balanced_layers(config_) + watched_layers(config_);
+  }
+  // Statistics of the routers outlive what is computed again.
+  saved.balance = balance_.reserve_saved(arena, shape, first, last - first);
+  return saved;
+}
+
+template <class Storage>
+void Model<Storage>::reserve_recomputed(Arena& arena, const MicrobatchShape& shape,
+                                        Saved& saved) const {
+  const int begin = saved.chunk.begin, end = saved.chunk.end, T = split_of(shape).rows();
+  if (config_.recompute != Recompute::none) {
     Arena::Overlay shared(arena);
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
+    for (int i = begin; i < end; ++i) {
       shared.add([&] {
-        saved.layers[i].mixer = layers_[i]->reserve_mixer(arena, shape);
-        if (!keep_rest) {
-          saved.layers[i].mid = arena.reserve<Real, 2>("mid", T, config_.width);
-          saved.layers[i].mlp = layers_[i]->reserve_mlp(arena, shape);
+        auto& layer = saved.layers[i - begin];
+        layer.mixer = layers_[i]->reserve_mixer(arena, shape);
+        if (config_.recompute == Recompute::block) {
+          layer.mid = arena.reserve<Real, 2>("mid", T, config_.width);
+          layer.mlp = layers_[i]->reserve_mlp(arena, shape);
         }
       });
     }
   }
-  saved.scale = arena.reserve<Real, 1>("final_norm_scale", T);
-  saved.normed = arena.reserve<Storage, 2>("final_norm", T, config_.width);
-  if (mtp_) {
-    const Arena::Room room(arena, "mtp");
-    saved.mtp = mtp_->reserve_saved(arena, shape);
-  }
-  // Statistics of the routers outlive what is computed again.
-  saved.balance = balance_.reserve_saved(arena, shape);
-  for (int i = 0; i < config_.layers(); ++i) {
+  for (int i = begin; i < end; ++i) {
     if (balance_index(i) >= 0) {
-      saved.layers[i].mlp.experts.statistics = saved.balance.mine[balance_index(i)];
+      saved.layers[i - begin].mlp.experts.statistics =
+          saved.balance.mine[balance_index(i) - saved.balance.first];
     }
   }
-  if (mtp_) {
+  if (saved.chunk.last() && mtp_) {
     saved.mtp.layer.mlp.experts.statistics = saved.balance.mine.back();
   }
-  return saved;
 }
 
 template <class Storage>
@@ -153,25 +199,33 @@ typename Model<Storage>::Work Model<Storage>::reserve_work(Arena& arena,
   const Arena::Room room(arena, "work");
   const int T = split_of(shape).rows();
   Work work;
-  work.dnormed = arena.reserve<Storage, 2>("dnormed", T, config_.width);
   work.gradient = arena.reserve<Real, 2>("gradient", T, config_.width);
-  work.norm = norm_.reserve_work(arena, T);
+  if (norm_) {
+    work.dnormed = arena.reserve<Storage, 2>("dnormed", T, config_.width);
+    work.norm = norm_->reserve_work(arena, T);
+  }
   work.layers.resize(layers_.size());
   if (mtp_) {
     work.mtp = mtp_->reserve_work(arena, shape);
   }
   // Embedding, layers and head run one after the other.
   Arena::Overlay parts(arena);
-  parts.add([&] { work.head = head_.reserve_work(arena, shape); });
-  parts.add([&] { work.embedding = embedding_.reserve_work(arena, shape); });
-  work.mtp.embedding = work.embedding;
+  if (head_) {
+    parts.add([&] { work.head = head_->reserve_work(arena, shape); });
+  }
+  if (embedding_) {
+    parts.add([&] { work.embedding = embedding_->reserve_work(arena, shape); });
+    work.mtp.embedding = work.embedding;
+  }
   for (std::size_t i = 0; i < layers_.size(); ++i) {
-    parts.add([&] {
-      if (config_.recompute == Recompute::block) {
-        work.recomputed = arena.reserve<Real, 2>("recomputed", T, config_.width);
-      }
-      work.layers[i] = layers_[i]->reserve_work(arena, shape);
-    });
+    if (layers_[i]) {
+      parts.add([&] {
+        if (config_.recompute == Recompute::block) {
+          work.recomputed = arena.reserve<Real, 2>("recomputed", T, config_.width);
+        }
+        work.layers[i] = layers_[i]->reserve_work(arena, shape);
+      });
+    }
   }
   if (mtp_) {
     parts.add([&] { work.mtp_layer = mtp_->layer().reserve_work(arena, shape); });
@@ -202,64 +256,89 @@ void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dr
                              Saved& saved, const Work& work, const State* initial,
                              State* final) const {
   const Dropout dropout = on_rows(of_batch, batch);
-  embedding_.forward(exec, batch.tokens, saved.hidden[0], work.embedding);
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i]->forward(exec, batch.documents, saved.hidden[i],
-                        initial ? &initial->layers[i] : nullptr, saved.hidden[i + 1],
-                        final ? &final->layers[i] : nullptr, dropout.at(i), saved.layers[i],
+  const Chunk& chunk = saved.chunk;
+  if (chunk.first()) {
+    embedding_->forward(exec, batch.tokens, saved.hidden.front(), work.embedding);
+  }
+  for (int i = chunk.begin; i < chunk.end; ++i) {
+    const int j = i - chunk.begin;
+    layers_[i]->forward(exec, batch.documents, saved.hidden[j],
+                        initial ? &initial->layers[i] : nullptr, saved.hidden[j + 1],
+                        final ? &final->layers[i] : nullptr, dropout.at(i), saved.layers[j],
                         work.layers[i]);
   }
-  norm_.template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
-  if (mtp_ && batch.labels.data() != nullptr) {
-    mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, batch.behind, embedding_,
-                  saved.normed, dropout, saved.mtp, work.mtp, work.mtp_layer);
+  if (chunk.last()) {
+    norm_->template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
+    if (mtp_ && batch.labels.data() != nullptr) {
+      mtp_->forward(exec, batch.documents, batch.tokens, batch.labels, batch.behind, *embedding_,
+                    saved.normed, dropout, saved.mtp, work.mtp, work.mtp_layer);
+    }
   }
-  balance_.sum_over_ranks(exec, saved.balance);
+  balance_.share_out(exec, saved.balance, !chunk.first());
 }
 
 template <class Storage>
 void Model<Storage>::evaluate(const Exec& exec, const Microbatch& batch, Saved& saved,
                               const Work& work, const LossSums& sums) const {
   const Phase phase("evaluate");
-  head_.forward(exec, saved.normed, batch.labels, sums.cross_entropy, work.head);
+  head_->forward(exec, saved.normed, batch.labels, sums.cross_entropy, work.head);
   if (mtp_) {
-    head_.forward(exec, saved.mtp.normed, saved.mtp.labels, sums.mtp, work.head);
+    head_->forward(exec, saved.mtp.normed, saved.mtp.labels, sums.mtp, work.head);
   }
   balance_.forward(exec, saved.balance, false, sums.balance, sums.router_z);
+}
+
+// From the losses to the gradient of the output of the last layer.
+template <class Storage>
+void Model<Storage>::head_backward(const Exec& exec, const Microbatch& batch,
+                                   const LossScale& scale, const Dropout& dropout, Saved& saved,
+                                   const Work& work, const LossSums& sums) const {
+  head_->forward_backward(exec, saved.normed, batch.labels, scale.cross_entropy, sums.cross_entropy,
+                          work.dnormed, Write::replace, work.head);
+  if (mtp_) {
+    head_->forward_backward(exec, saved.mtp.normed, saved.mtp.labels, scale.mtp, sums.mtp,
+                            work.mtp.dnormed, Write::replace, work.head);
+    const auto balance = balance_gradient(saved, config_.layers(), scale.balance);
+    mtp_->backward(exec, batch.documents, *embedding_, saved.normed, balance ? &*balance : nullptr,
+                   dropout, saved.mtp, work.dnormed, work.mtp, work.mtp_layer);
+  }
+  norm_->template backward<Real>(exec, work.dnormed, saved.hidden.back(), saved.scale,
+                                 work.gradient, Write::replace, work.norm);
+}
+
+template <class Storage>
+void Model<Storage>::layer_backward(const Exec& exec, const Documents& documents,
+                                    const LossScale& scale, const Dropout& dropout, int i,
+                                    Saved& saved, const Work& work) const {
+  const Layer& layer = *layers_[i];
+  const int j = i - saved.chunk.begin;
+  if (config_.recompute == Recompute::mixer) {
+    layer.recompute_mixer(exec, documents, saved.hidden[j], saved.layers[j].mixer, work.layers[i]);
+  } else if (config_.recompute == Recompute::block) {
+    layer.forward(exec, documents, saved.hidden[j], nullptr, work.recomputed, nullptr,
+                  dropout.at(i), saved.layers[j], work.layers[i]);
+  }
+  const auto balance = balance_gradient(saved, i, scale.balance);
+  layer.backward(exec, documents, saved.hidden[j], work.gradient, balance ? &*balance : nullptr,
+                 dropout.at(i), saved.layers[j], work.layers[i]);
 }
 
 template <class Storage>
 void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
                               const Dropout& of_batch, Saved& saved, const Work& work,
                               const LossSums& sums) const {
-  const Documents& documents = batch.documents;
   const Dropout dropout = on_rows(of_batch, batch);
+  const Chunk& chunk = saved.chunk;
   balance_.forward(exec, saved.balance, true, sums.balance, sums.router_z);
-  head_.forward_backward(exec, saved.normed, batch.labels, scale.cross_entropy, sums.cross_entropy,
-                         work.dnormed, Write::replace, work.head);
-  if (mtp_) {
-    head_.forward_backward(exec, saved.mtp.normed, saved.mtp.labels, scale.mtp, sums.mtp,
-                           work.mtp.dnormed, Write::replace, work.head);
-    const auto balance = balance_gradient(saved, config_.layers(), scale.balance);
-    mtp_->backward(exec, documents, embedding_, saved.normed, balance ? &*balance : nullptr,
-                   dropout, saved.mtp, work.dnormed, work.mtp, work.mtp_layer);
+  if (chunk.last()) {
+    head_backward(exec, batch, scale, dropout, saved, work, sums);
   }
-  norm_.template backward<Real>(exec, work.dnormed, saved.hidden.back(), saved.scale, work.gradient,
-                                Write::replace, work.norm);
-  for (int i = config_.layers() - 1; i >= 0; --i) {
-    const Layer& layer = *layers_[i];
-    if (config_.recompute == Recompute::mixer) {
-      layer.recompute_mixer(exec, documents, saved.hidden[i], saved.layers[i].mixer,
-                            work.layers[i]);
-    } else if (config_.recompute == Recompute::block) {
-      layer.forward(exec, documents, saved.hidden[i], nullptr, work.recomputed, nullptr,
-                    dropout.at(i), saved.layers[i], work.layers[i]);
-    }
-    const auto balance = balance_gradient(saved, i, scale.balance);
-    layer.backward(exec, documents, saved.hidden[i], work.gradient, balance ? &*balance : nullptr,
-                   dropout.at(i), saved.layers[i], work.layers[i]);
+  for (int i = chunk.end - 1; i >= chunk.begin; --i) {
+    layer_backward(exec, batch.documents, scale, dropout, i, saved, work);
   }
-  embedding_.backward(exec, batch.tokens, work.gradient, work.embedding);
+  if (chunk.first()) {
+    embedding_->backward(exec, batch.tokens, work.gradient, work.embedding);
+  }
 }
 
 template <class Storage>
@@ -271,18 +350,18 @@ void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& stat
     require(ranks == 1, std::string("decoding is not divided over ") + kind + " ranks, which are " +
                             std::to_string(ranks));
   }
-  embedding_.forward(exec, batch.tokens, saved.hidden[0]);
+  embedding_->forward(exec, batch.tokens, saved.hidden[0]);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],
                      saved.layers[i], work.layers[i]);
   }
-  norm_.template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
+  norm_->template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
 }
 
 template <class Storage>
 void Model<Storage>::logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
                             const Tensor<Real, 2>& logits) const {
-  head_.logits(exec, normed, logits);
+  head_->logits(exec, normed, logits);
 }
 
 template class Model<bf16>;

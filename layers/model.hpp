@@ -7,6 +7,7 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "layers/balance_loss.hpp"
+#include "layers/chunk.hpp"
 #include "layers/decoder_layer.hpp"
 #include "layers/embedding.hpp"
 #include "layers/head_loss.hpp"
@@ -83,11 +84,14 @@ class Model {
   using Real = Accum<Storage>;
   using Layer = DecoderLayer<Storage>;
 
-  /// One microbatch in flight. T counts the rows of this rank where tensor ranks divide them.
+  /// One microbatch in flight in one chunk. T counts the rows of this rank where tensor ranks
+  /// divide them.
   struct Saved {
-    std::vector<Tensor<Real, 2>> hidden;  // (layers + 1) x (T, D): the input of each layer, the
-                                          // output of the last
-    std::vector<typename Layer::Saved> layers;  // memory shared as the recompute policy allows
+    Chunk chunk;
+    std::vector<Tensor<Real, 2>> hidden;  // (layers + 1) x (T, D): the input of each layer of the
+                                          // chunk, the output of the last
+    std::vector<typename Layer::Saved> layers;  // of the chunk; memory shared as the recompute
+                                                // policy allows
     Tensor<Real, 1> scale;                      // (T) of the final norm
     Tensor<Storage, 2> normed;                  // (T, D) input of the head
     typename MultiTokenPrediction<Storage>::Saved mtp;
@@ -114,26 +118,43 @@ class Model {
   /// alike are still to be summed (parallel/replica_sum.hpp). Context ranks take pieces of the same
   /// sequences; each knows the cross entropies of its own tokens and the balance losses of all, and
   /// gradients are still to be summed as those of data ranks are.
-  Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table);
+  ///
+  /// With `chunks` the model has these alone, in their order: a stage of a pipeline. Forward and
+  /// backward are then those of the chunk whose activations they are given. The embedding is on the
+  /// last stage too where the head is tied to it or the MTP module wants it, and gathers another
+  /// part of its gradient there.
+  Model(const ModelConfig& config, const ProcessGrid& grid, ParameterTable& table,
+        std::vector<Chunk> chunks = {});
 
   const ModelConfig& config() const { return config_; }
+  const std::vector<Chunk>& chunks() const { return chunks_; }
 
-  /// Arithmetic on the arena alone: on a measuring arena, the plan of the memory.
-  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
+  /// Arithmetic on the arena alone: on a measuring arena, the plan of the memory. `chunk` counts
+  /// those of this model.
+  Saved reserve_saved(Arena& arena, const MicrobatchShape& shape, int chunk = 0) const;
+  /// The two halves of it: what is kept until backward, and what the recompute policy computes
+  /// again, whose memory microbatches in flight may share.
+  Saved reserve_kept(Arena& arena, const MicrobatchShape& shape, int chunk) const;
+  void reserve_recomputed(Arena& arena, const MicrobatchShape& shape, Saved& saved) const;
   Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
   State reserve_state(Arena& arena, int documents, int capacity) const;
   void clear(const Exec& exec, const State& state) const;
 
   /// Trunk and, where there is one, the MTP module. `initial` and `final` may be null; with them
-  /// the documents go on where `initial` ends (prefill in chunks).
+  /// the documents go on where `initial` ends (prefill in chunks). A chunk that is not the first
+  /// one takes saved.hidden.front(), and where the balance loss couples layers saved.balance.
+  /// constant, from the chunk in front of it, and leaves saved.hidden.back() to the next one.
   void forward(const Exec& exec, const Microbatch& batch, const Dropout& dropout, Saved& saved,
                const Work& work, const State* initial = nullptr, State* final = nullptr) const;
 
-  /// Adds the losses of a forward pass to `sums`, nothing else.
+  /// Adds the losses of a forward pass to `sums`, nothing else. Of the last chunk.
   void evaluate(const Exec& exec, const Microbatch& batch, Saved& saved, const Work& work,
                 const LossSums& sums) const;
 
-  /// Adds the losses to `sums` and the gradients, times `scale`, to the table.
+  /// Adds the losses to `sums` and the gradients, times `scale`, to the table. In work.gradient
+  /// comes the gradient of the chunk's output, if it is not the last one, and leaves that of its
+  /// input; where the balance loss couples layers, saved.balance.constant comes from the last one.
+  /// Losses of balance are added the last layer first.
   void backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
                 const Dropout& dropout, Saved& saved, const Work& work, const LossSums& sums) const;
 
@@ -146,11 +167,20 @@ class Model {
   void logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
               const Tensor<Real, 2>& logits) const;
 
+  /// Of a microbatch, on this rank.
+  int rows(const MicrobatchShape& shape) const { return split_of(shape).rows(); }
+
   const Layer& layer(int i) const { return *layers_[i]; }
   const MultiTokenPrediction<Storage>* mtp() const { return mtp_.get(); }
   const BalanceLoss<Real>& balance_loss() const { return balance_; }
 
  private:
+  void head_backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
+                     const Dropout& dropout, Saved& saved, const Work& work,
+                     const LossSums& sums) const;
+  void layer_backward(const Exec& exec, const Documents& documents, const LossScale& scale,
+                      const Dropout& dropout, int layer, Saved& saved, const Work& work) const;
+
   /// Where the router of a layer stands among those that are balanced, or -1; the MTP module's
   /// layer comes after the last.
   int balance_index(int layer) const;
@@ -165,10 +195,11 @@ class Model {
 
   ModelConfig config_;
   ProcessGrid grid_;
-  Embedding<Storage> embedding_;
-  std::vector<std::unique_ptr<Layer>> layers_;
-  RmsNorm<Storage> norm_;
-  HeadLoss<Storage> head_;
+  std::vector<Chunk> chunks_;
+  std::unique_ptr<Embedding<Storage>> embedding_;  // null where this rank has no such part
+  std::vector<std::unique_ptr<Layer>> layers_;     // of the whole model
+  std::unique_ptr<RmsNorm<Storage>> norm_;
+  std::unique_ptr<HeadLoss<Storage>> head_;
   std::unique_ptr<MultiTokenPrediction<Storage>> mtp_;
   BalanceLoss<Real> balance_;
 };

@@ -14,6 +14,13 @@ struct Message {
   std::int64_t bytes;
 };
 
+/// Messages under way: their memory is theirs until wait returns.
+class Underway {
+ public:
+  virtual ~Underway() = default;
+  virtual void wait() = 0;
+};
+
 /// What a communicator is made of: bytes between the ranks of one group. There is one for MPI and
 /// one for a rank alone, which is all that a build without MPI has. Every call is made by all ranks
 /// of the group, in the same order.
@@ -42,6 +49,10 @@ class Channel {
   /// Sends and receives at once. Messages between two ranks arrive in the order of the lists.
   virtual void exchange(const std::vector<Message>& sends,
                         const std::vector<Message>& receives) const = 0;
+
+  /// The same without waiting; null where nothing is left to wait for.
+  virtual std::unique_ptr<Underway> start(const std::vector<Message>& sends,
+                                          const std::vector<Message>& receives) const = 0;
 };
 
 /// A group of this rank alone.

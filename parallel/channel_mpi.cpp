@@ -30,6 +30,18 @@ bool device_memory_is_taken() {
   return taken;
 }
 
+class Requests : public Underway {
+ public:
+  MPI_Request* add() { return &requests_.emplace_back(); }
+  void wait() override {
+    QNEXT_MPI(
+        MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
+  }
+
+ private:
+  std::vector<MPI_Request> requests_;
+};
+
 class ChannelMpi : public Channel {
  public:
   explicit ChannelMpi(MPI_Comm communicator) : communicator_(communicator) {
@@ -79,18 +91,21 @@ class ChannelMpi : public Channel {
 
   void exchange(const std::vector<Message>& sends,
                 const std::vector<Message>& receives) const override {
-    std::vector<MPI_Request> requests;
+    start(sends, receives)->wait();
+  }
+
+  std::unique_ptr<Underway> start(const std::vector<Message>& sends,
+                                  const std::vector<Message>& receives) const override {
+    auto requests = std::make_unique<Requests>();
     for_each_piece(receives, [&](const Message& piece) {
-      requests.emplace_back();
       QNEXT_MPI(MPI_Irecv(piece.data, static_cast<int>(piece.bytes), MPI_BYTE, piece.rank, 0,
-                          communicator_, &requests.back()));
+                          communicator_, requests->add()));
     });
     for_each_piece(sends, [&](const Message& piece) {
-      requests.emplace_back();
       QNEXT_MPI(MPI_Isend(piece.data, static_cast<int>(piece.bytes), MPI_BYTE, piece.rank, 0,
-                          communicator_, &requests.back()));
+                          communicator_, requests->add()));
     });
-    QNEXT_MPI(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE));
+    return requests;
   }
 
  private:

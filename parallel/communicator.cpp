@@ -33,6 +33,42 @@ void wait_for_kernels(const Buffer& buffer) {
 
 }  // namespace
 
+struct Transfer::State {
+  std::shared_ptr<Traffic> traffic;
+  std::string name;  // of the group
+  std::unique_ptr<Underway> underway;
+  std::vector<Stage> sent, received;
+
+  void wait() {
+    if (underway) {
+      underway->wait();
+      underway.reset();
+    }
+    for (const Stage& stage : received) {
+      stage.empty();
+    }
+  }
+};
+
+Transfer::Transfer() = default;
+Transfer::Transfer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Transfer::Transfer(Transfer&& other) noexcept = default;
+Transfer& Transfer::operator=(Transfer&& other) {
+  wait();
+  state_ = std::move(other.state_);
+  return *this;
+}
+// What an exception throws out does not wait for others: the job ends.
+Transfer::~Transfer() = default;
+
+void Transfer::wait() {
+  if (state_) {
+    const Traffic::Call call(*state_->traffic, state_->name, "wait", 0);
+    state_->wait();
+    state_.reset();
+  }
+}
+
 Communicator::Communicator(std::shared_ptr<const Channel> channel)
     : channel_(std::move(channel)),
       traffic_(std::make_shared<Traffic>()),
@@ -105,40 +141,52 @@ void Communicator::sum_whole(const Tensor<double, 2>& counts) const {
   Kokkos::deep_copy(counts, host);
 }
 
-void Communicator::exchange(const std::vector<Parcel>& sends,
-                            const std::vector<Parcel>& receives) const {
-  std::vector<Stage> stages;
-  std::vector<std::size_t> filled_by_others;
+std::int64_t Communicator::bytes_to_others(const std::vector<Parcel>& sends) const {
   std::int64_t bytes = 0;
-  const auto message_of = [&](const Parcel& parcel, bool outgoing) {
+  for (const Parcel& parcel : sends) {
+    bytes += parcel.rank == rank() ? 0 : parcel.buffer.bytes;
+  }
+  return bytes;
+}
+
+std::unique_ptr<Transfer::State> Communicator::start_messages(
+    const std::vector<Parcel>& sends, const std::vector<Parcel>& receives) const {
+  auto state = std::make_unique<Transfer::State>();
+  state->traffic = traffic_;
+  state->name = name_;
+  const auto message_of = [&](const Parcel& parcel, std::vector<Stage>& stages) {
     const Buffer& buffer = parcel.buffer;
-    Message message{parcel.rank, buffer.data, buffer.bytes};
-    if (needs_stage(buffer)) {
-      stages.emplace_back(buffer);
-      message.data = stages.back().data();
-      if (outgoing) {
-        stages.back().fill();
-      } else {
-        filled_by_others.push_back(stages.size() - 1);
-      }
+    wait_for_kernels(buffer);
+    if (!needs_stage(buffer)) {
+      return Message{parcel.rank, buffer.data, buffer.bytes};
     }
-    return message;
+    stages.emplace_back(buffer);
+    return Message{parcel.rank, stages.back().data(), buffer.bytes};
   };
   std::vector<Message> outgoing, incoming;
   for (const Parcel& parcel : sends) {
-    wait_for_kernels(parcel.buffer);
-    bytes += parcel.rank == rank() ? 0 : parcel.buffer.bytes;
-    outgoing.push_back(message_of(parcel, true));
+    outgoing.push_back(message_of(parcel, state->sent));
   }
   for (const Parcel& parcel : receives) {
-    wait_for_kernels(parcel.buffer);
-    incoming.push_back(message_of(parcel, false));
+    incoming.push_back(message_of(parcel, state->received));
   }
-  const Traffic::Call call(*traffic_, name_, "exchange", bytes);
-  channel_->exchange(outgoing, incoming);
-  for (const std::size_t stage : filled_by_others) {
-    stages[stage].empty();
+  for (const Stage& stage : state->sent) {
+    stage.fill();
   }
+  state->underway = channel_->start(outgoing, incoming);
+  return state;
+}
+
+void Communicator::exchange(const std::vector<Parcel>& sends,
+                            const std::vector<Parcel>& receives) const {
+  const Traffic::Call call(*traffic_, name_, "exchange", bytes_to_others(sends));
+  start_messages(sends, receives)->wait();
+}
+
+Transfer Communicator::start(const std::vector<Parcel>& sends,
+                             const std::vector<Parcel>& receives) const {
+  const Traffic::Call call(*traffic_, name_, "send", bytes_to_others(sends));
+  return Transfer(start_messages(sends, receives));
 }
 
 std::vector<Parcel> Communicator::parcels(const Buffer& buffer, std::int64_t size,

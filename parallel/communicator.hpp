@@ -38,6 +38,24 @@ struct Parcel {
   Buffer buffer;
 };
 
+/// Messages that another call started. Their memory is theirs until wait returns, which also ends
+/// those of an earlier one that a new one replaces.
+class Transfer {
+ public:
+  struct State;
+
+  Transfer();
+  explicit Transfer(std::unique_ptr<State> state);
+  Transfer(Transfer&& other) noexcept;
+  Transfer& operator=(Transfer&& other);
+  ~Transfer();
+
+  void wait();
+
+ private:
+  std::unique_ptr<State> state_;  // null: nothing is under way
+};
+
 /// A group of ranks and the place of this one among them. A copy means the same group. Every call
 /// but the questions is made by all ranks of the group in the same order.
 ///
@@ -122,10 +140,18 @@ class Communicator {
   /// the ranks that are named take part.
   void exchange(const std::vector<Parcel>& sends, const std::vector<Parcel>& receives) const;
 
+  /// The same without waiting. Messages between two ranks arrive in the order in which they were
+  /// started.
+  [[nodiscard]] Transfer start(const std::vector<Parcel>& sends,
+                               const std::vector<Parcel>& receives) const;
+
   /// Of this group and all that it was split from or into.
   const Traffic& traffic() const { return *traffic_; }
 
  private:
+  std::unique_ptr<Transfer::State> start_messages(const std::vector<Parcel>& sends,
+                                                  const std::vector<Parcel>& receives) const;
+  std::int64_t bytes_to_others(const std::vector<Parcel>& sends) const;
   void broadcast_bytes(const Buffer& buffer, int root) const;
   void all_gather_parts(const Buffer& whole, std::int64_t size,
                         const std::vector<std::int64_t>& borders) const;

@@ -26,12 +26,21 @@ ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
     : table_(table),
       received_(Kokkos::view_alloc("gradients of replicas", Kokkos::WithoutInitializing),
                 workspace_bytes(grid, table)) {
+  const bool at_an_end =
+      grid.place.pipeline == 0 || grid.place.pipeline == grid.degrees.pipeline - 1;
+  const Communicator ends = grid.pipeline.split(at_an_end ? 0 : 1);
   for (const auto& group : table.groups()) {
-    over_.push_back(grid.tensor.split(grid.place.tensor / replicas(grid, group)).named("replicas"));
+    over_.push_back(
+        group.on_two_stages
+            ? ends.named("replicas")
+            : grid.tensor.split(grid.place.tensor / replicas(grid, group)).named("replicas"));
   }
 }
 
 int ReplicaSum::replicas(const ProcessGrid& grid, const ParameterTable::Group& group) {
+  if (group.on_two_stages) {
+    return 2;
+  }
   if (group.reduce_over != ReduceOver::data_and_tensor) {
     return 1;
   }

@@ -41,6 +41,7 @@ class BalanceGradientOf : public testing::TestWithParam<BalanceLossConfig> {
     first.forward({x.begin(), middle});
     second.forward({middle, x.end()});
     const Tensor<double, 0> balance("balance"), router_z("router z");
+    loss.share_out(Exec{}, saved);
     loss.forward(Exec{}, saved, training, balance, router_z);
     return scale * (GetParam().coefficient * test::to_host(balance)[0] +
                     GetParam().router_z_loss * test::to_host(router_z)[0]);

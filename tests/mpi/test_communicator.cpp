@@ -118,6 +118,28 @@ TEST(Communicator, ExchangesInARing) {
   EXPECT_EQ(test::to_host(got_second), test::to_host(numbers(left + 100, 3)));
 }
 
+// Everybody goes on before anybody receives. A transfer that takes the place of another one waits
+// for it.
+TEST(Communicator, StartsMessagesAndGoesOn) {
+  const int r = world().rank(), R = world().ranks();
+  if (R == 1) {
+    GTEST_SKIP() << "nobody to send to";
+  }
+  const int right = (r + 1) % R, left = (r + R - 1) % R;
+  const int large = 300000;
+  const auto first = numbers(r, large), second = numbers(r + 100, 3);
+  const auto got_first = nothing(large), got_second = nothing(3);
+  Transfer sent = world().start({{right, buffer_of(first)}}, {});
+  Transfer receives = world().start({}, {{left, buffer_of(got_first)}});
+  receives.wait();
+  EXPECT_EQ(test::to_host(got_first), test::to_host(numbers(left, large)));
+  sent = world().start({{right, buffer_of(second)}}, {});
+  world().receive(got_second, left);
+  EXPECT_EQ(test::to_host(got_second), test::to_host(numbers(left + 100, 3)));
+  sent.wait();
+  sent.wait();  // nothing is under way
+}
+
 // Rank r has r + 2 t numbers for rank t.
 TEST(Communicator, AllToAllWithCounts) {
   const int r = world().rank(), R = world().ranks();

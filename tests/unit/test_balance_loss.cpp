@@ -59,6 +59,7 @@ Losses evaluate(const BalanceLoss<double>& loss, const Model& model, bool traini
     Kokkos::deep_copy(statistics.square, test::to_device(model.square[l], S));
   }
   const Tensor<double, 0> balance("balance"), router_z("router z");
+  loss.share_out(Exec{}, saved);
   loss.forward(Exec{}, saved, training, balance, router_z);
   return {test::to_host(balance)[0], test::to_host(router_z)[0]};
 }

@@ -42,7 +42,7 @@ Measured measure(const ModelConfig& config) {
       ++layer;
     }
   }
-  return {counter.read(Communicator{}), *std::min_element(chosen.begin(), chosen.end()),
+  return {counter.read(ProcessGrid{}), *std::min_element(chosen.begin(), chosen.end()),
           *std::max_element(chosen.begin(), chosen.end()), 1.0 - kept / all};
 }
 

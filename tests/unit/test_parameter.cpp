@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <string>
 
 namespace qnext {
 namespace {
@@ -99,6 +100,44 @@ TEST(Initialise, LogUniformNumbersAreFinite) {
   for (const double value : test::to_host(w.value)) {
     ASSERT_TRUE(std::isfinite(value));
     ASSERT_LE(value, std::log(16.0) + 1e-6);
+  }
+}
+
+// Three chunks of a pipeline, of which the second has nothing in the second group.
+TEST(ParameterTable, KnowsTheRangeOfAChunkInAGroup) {
+  ParameterTable table;
+  Weight<float, 1> a, b, c, d;
+  Weight<double, 1> e, f;
+  const auto row = [](const char* name) {
+    return Parameter{.name = name, .shard = Shard::whole({3})};
+  };
+  table.begin_chunk(1);
+  table.add(row("a"), a);
+  table.add(row("e"), e);
+  table.begin_chunk(4);
+  table.add(row("b"), b);
+  table.add(row("c"), c);
+  table.begin_chunk(5);
+  table.add(row("f"), f);
+  table.add(row("d"), d);
+  const auto expect_range = [&](int group, int chunk, std::int64_t begin, std::int64_t end) {
+    EXPECT_EQ(table.range(group, chunk).begin, begin) << "group " << group << ", chunk " << chunk;
+    EXPECT_EQ(table.range(group, chunk).end, end) << "group " << group << ", chunk " << chunk;
+  };
+  expect_range(0, 1, 0, 64);
+  expect_range(0, 4, 64, 192);
+  expect_range(0, 5, 192, 256);
+  expect_range(1, 1, 0, 64);
+  expect_range(1, 4, 64, 64);
+  expect_range(1, 5, 64, 128);
+  EXPECT_EQ(table.rows()[2].chunk, 4);
+  try {
+    table.begin_chunk(4);
+    ADD_FAILURE() << "a chunk behind a later one was accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("chunk 4 comes behind chunk 5 in the table"),
+              std::string::npos)
+        << error.what();
   }
 }
 

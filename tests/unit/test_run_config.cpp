@@ -266,7 +266,21 @@ INSTANTIATE_TEST_SUITE_P(
                 "a rank would hold 1 tokens of a sequence, less than "
                 "delta_net.conv_taps - 1, 3"},
         Refused{{"parallel.context=0"}, "context = 0: must be positive"},
-        Refused{{"parallel.pipeline=2"}, "must be 1: this version divides by"},
+        Refused{{"parallel.pipeline=0"}, "must be from 1 to 5: every stage but"},
+        Refused{{"parallel.pipeline=6"}, "must be from 1 to 5: every stage but"},
+        Refused{{"parallel.chunks=2"}, "must be 1 without a pipeline"},
+        Refused{{"parallel.pipeline=2", "parallel.chunks=3"},
+                "must be from 1 to 2: every piece but the last has a layer, and there "
+                "are 4 for 2 stages"},
+        Refused{{"parallel.pipeline=2", "parallel.chunks=2"},
+                "must be 1 where a data rank has 1 microbatches of a step: several "
+                "chunks want at least as many as there are stages, 2"},
+        Refused{{"parallel.pipeline=2", "parallel.stage_layers=[4]"},
+                "has 1 entries for 2 stages of 1 chunks; these balance the stages: ["},
+        Refused{{"parallel.pipeline=2", "parallel.stage_layers=[0, 4]"},
+                "each is positive, the last one may be 0"},
+        Refused{{"parallel.pipeline=2", "parallel.stage_layers=[2, 3]"},
+                "adds up to 5 of 4 layers"},
         Refused{{"parallel.expert=3"},
                 "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
         Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
