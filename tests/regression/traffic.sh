@@ -50,14 +50,13 @@ grep -q '^measured: {backend: [a-z]*, ranks: 2, ' machine.yaml || fail "no machi
 expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --ranks 4 --machine machine.yaml --layouts 3 data.microbatch=1
 expect_text "a step as predicted"
 expect_text "layouts divide it, the best first"
-best=$(sed -n '/tensor context pipeline/{n;p}' output | awk '{ print "tensor=" $1 " context=" $2 " pipeline=" $3 " expert=" $4 " data=" $5 }')
-expect_status 0 $QNEXT_MPIRUN -n 4 "$QNEXT" train "$QNEXT_SOURCE/inputs/tiny.yaml" 'parallel={layout: auto, machine: machine.yaml}' \
-  data.microbatch=1 run.steps=20 output.folder=auto
+prefix="$QNEXT_MPIRUN -n 4" expect_status 0 tiny 'parallel={layout: auto, machine: machine.yaml}' data.microbatch=1 output.folder=auto
 expect_text "layout=auto rates=machine.yaml"
-expect_text "ranks=4 $best"
-expect_status 0 "$QNEXT" train "$QNEXT_SOURCE/inputs/tiny.yaml" parallel=auto run.steps=20 output.folder=one
+expect_text "ranks=4 $(sed -n '/tensor context pipeline/{n;p}' output |
+  awk '{ print "tensor=" $1 " context=" $2 " pipeline=" $3 " expert=" $4 " data=" $5 }')"
+expect_status 0 tiny parallel=auto output.folder=one
 expect_text "layout=auto rates=round numbers"
-expect_status 2 $QNEXT_MPIRUN -n 3 "$QNEXT" train "$QNEXT_SOURCE/inputs/tiny.yaml" parallel=auto run.memory_limit=1KiB
+prefix="$QNEXT_MPIRUN -n 2" expect_status 2 tiny parallel=auto run.memory_limit=1KiB output.folder=small
 expect_text "parallel.layout = auto: "
 expect_text "the plan of each is above the memory of a rank"
 sed -i 's/^  copy: .*/  copy: 0/' machine.yaml
