@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# 1, 2 and 4 data ranks train the same model, bit for bit: in float and bf16, with MTP, packed
+# 1, 2, 4 and once 8 data ranks train the same model, bit for bit: in float and bf16, with MTP, packed
 # documents, dropout, two microbatches a rank at least, evaluation, and a balance loss of each kind.
 . "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
 
-# same_on_ranks NAME OVERRIDES ...: runs NAME_1, NAME_2 and NAME_4 and compares them.
+# same_on_ranks NAME OVERRIDES ...: runs NAME_1, NAME_2 and NAME_4, or those of $more, and compares them.
 same_on_ranks() {
   local name=$1
   shift
-  for ranks in 1 2 4; do
+  for ranks in 1 ${more:-2 4}; do
     prefix="$QNEXT_MPIRUN -n $ranks" tiny data.batch=16 run.steps=4 "$@" \
       'data.evaluate={last_fraction: 0.002, every: 2}' output.folder="${name}_$ranks" >"${name}_$ranks.out" 2>&1 || {
       cat "${name}_$ranks.out"
@@ -16,7 +16,7 @@ same_on_ranks() {
     }
     grep -q "^ranks=$ranks .* data=$ranks " "${name}_$ranks.out" || fail "$name ran on other ranks than $ranks"
   done
-  for ranks in 2 4; do
+  for ranks in ${more:-2 4}; do
     expect_same_tensors "${name}_1/checkpoints/step_4.h5" "${name}_$ranks/checkpoints/step_4.h5"
     h5diff "${name}_1/checkpoints/step_4.h5" "${name}_$ranks/checkpoints/step_4.h5" /records/data ||
       fail "$name: the cursors differ"
@@ -30,6 +30,8 @@ same_on_ranks layer 'model.experts.balance_loss={form: megatron, scope: microbat
 same_on_ranks all_layers 'model.experts.balance_loss={form: huggingface, coefficient: 0.01}' data.pack=false
 same_on_ranks sequence 'model.experts.balance_loss={form: megatron, scope: sequence, coefficient: 0.01}' \
   'model.experts.capacity={rule: position, factor: 1.25}' run.recompute=block
+
+more="2 8" same_on_ranks each_layer 'model.experts.balance_loss={form: maxtext, coefficient: 0.01}' data.microbatch=1
 
 # Twelve microbatches: no power of two, but each rank has as many.
 same_on_ranks twelve data.batch=12 data.microbatch=1
