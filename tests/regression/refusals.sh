@@ -117,4 +117,4 @@ mkdir -p nothing
 expect_status 2 "$QNEXT" info nothing
 expect_text "nothing: is neither a run folder (no checkpoints/) nor a Hugging Face folder"
 expect_status 2 "$QNEXT" bench fly "$QNEXT_SOURCE/inputs/tiny.yaml"
-expect_text "wanted is peak, kernels, step, decode or all"
+expect_text "wanted is peak, kernels, step, decode, all or machine"
