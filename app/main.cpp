@@ -2,6 +2,7 @@
 #include "app/commands.hpp"
 #include "app/options.hpp"
 #include "app/processor.hpp"
+#include "core/out_of_memory.hpp"
 #include "core/profile.hpp"
 #include "core/require.hpp"
 #include "core/subnormals.hpp"
@@ -12,7 +13,6 @@
 #include <fmt/format.h>
 
 #include <exception>
-#include <new>
 #include <string>
 #include <variant>
 #include <vector>
@@ -89,12 +89,11 @@ int main(int argc, char** argv) {
     return static_cast<int>(run(argc, argv, runtime));
   } catch (const Error& error) {
     return runtime.fail(error.status(), error.what());
-  } catch (const std::bad_alloc&) {
-    return runtime.fail(
-        Status::environment,
-        "the machine has no memory left; see qnext plan for what the deck needs, and take a "
-        "smaller data.microbatch or run.recompute=block");
   } catch (const std::exception& error) {
-    return runtime.fail(Status::defect, error.what());
+    return is_out_of_memory(error)
+               ? runtime.fail(Status::environment,
+                              "the machine has no memory left; see qnext plan for what the deck "
+                              "needs, and take a smaller data.microbatch or run.recompute=block")
+               : runtime.fail(Status::defect, error.what());
   }
 }

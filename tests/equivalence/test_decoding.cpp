@@ -126,18 +126,9 @@ double bound_of(const std::vector<double>& one, const LogitsOf& logits_of) {
   for (const double logit : one) {
     size = std::max(size, std::abs(logit));
   }
-  for (int nudged = 1; nudged <= 3; ++nudged) {
+  for (int member = 1; member <= 3; ++member) {
     Alone<double> other;
-    for (const Parameter& row : other.trained.table.rows()) {
-      auto values = test::to_host(other.trained.table.values<double>(row));
-      const std::uint64_t key = random_key(nudged, row.name);
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        const double scale = row.zero_centred_norm ? 1.0 : std::abs(values[i]);
-        values[i] += (random_bits(key, i) % 2 == 0 ? 1.0 : -1.0) * 0x1.0p-52 * scale;
-      }
-      Kokkos::deep_copy(other.trained.table.values<double>(row),
-                        test::to_device<double>(values, values.size()));
-    }
+    move_by_one_rounding(other.trained.table, member);
     bound = std::max(bound, largest_difference(one, logits_of(other.trained.model)));
   }
   bound = 128.0 * (bound + 0x1.0p-52 * size);

@@ -132,11 +132,9 @@ double largest_difference(const std::vector<std::vector<double>>& a,
 double bound_of_logits(const std::vector<std::vector<double>>& one,
                        const std::vector<std::vector<int>>& chosen) {
   double bound = 0.0;
-  for (int nudged = 1; nudged <= 3; ++nudged) {
+  for (int member = 1; member <= 3; ++member) {
     Shared<double> other{ProcessGrid{}};
-    for (const Parameter& row : other.trained.table.rows()) {
-      test::nudge<double>(other.trained.table, row, nudged);
-    }
+    move_by_one_rounding(other.trained.table, member);
     bound = std::max(bound,
                      largest_difference(one, logits_of(other.trained.model, other.grid, chosen)));
   }
