@@ -29,12 +29,13 @@ struct PlanOptions {
 struct GenerateOptions {
   std::string model;                   // deck, run folder, checkpoint or Hugging Face folder
   std::vector<std::string> overrides;  // of a deck, and parallel.* of this job
-  std::string prompt;                  // bytes are tokens
-  std::vector<int> tokens;             // the prompt as numbers instead
-  std::string jsonl;                   // a file of prompts instead, one on each line
-  int batch = 8;                       // documents that a group of ranks works on at a time
-  int drafts = 0;                      // tokens that the MTP module drafts at once; 0: none
-  int prefill_chunk = 512;             // tokens of a prompt that are read at once
+  std::string prompt;
+  std::string tokenizer;    // a tokenizer.json or its folder; empty: that of the model
+  std::vector<int> tokens;  // the prompt as numbers instead
+  std::string jsonl;        // a file of prompts instead, one on each line
+  int batch = 8;            // documents that a group of ranks works on at a time
+  int drafts = 0;           // tokens that the MTP module drafts at once; 0: none
+  int prefill_chunk = 512;  // tokens of a prompt that are read at once
   int length = 200;
   double temperature = 0.8;  // 0: the most probable token
   int top_k = 0;             // 0: all

@@ -17,8 +17,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace qnext {
@@ -156,6 +159,15 @@ ProcessGrid grid_of(const std::vector<std::string>& keys, const ModelConfig& mod
   return ProcessGrid(degrees, world);
 }
 
+std::unique_ptr<TokenText> text_of(const GenerateOptions& options) {
+  const bool in_folder =
+      options.tokenizer.empty() &&
+      std::filesystem::exists(std::filesystem::path(options.model) / "tokenizer.json");
+  const std::string path = in_folder ? options.model : options.tokenizer;
+  auto text = path.empty() ? bytes_as_tokens() : tokens_of_file(path);
+  return options.ids ? as_numbers(std::move(text)) : std::move(text);
+}
+
 ModelSource find_source(const GenerateOptions& options, const std::vector<std::string>& keys) {
   ModelSource source = find_model(options.model, keys, options.precision);
   source.model.recompute = Recompute::none;
@@ -184,13 +196,13 @@ Status generate(const GenerateOptions& options, const Communicator& world) {
   of_model.erase(of_job, of_model.end());
   const ModelSource source = find_source(options, of_model);
   const ProcessGrid grid = grid_of(parallel, source.model, world);
-  const auto bytes = options.ids ? as_numbers(bytes_as_tokens()) : bytes_as_tokens();
+  const auto text = text_of(options);
   const int vocabulary = source.model.vocabulary;
-  std::vector<GenerationRequest> requests{request_of(options, *bytes, vocabulary)};
+  std::vector<GenerationRequest> requests{request_of(options, *text, vocabulary)};
   if (!options.jsonl.empty()) {
-    requests = read_requests(options.jsonl, requests.front(), *bytes, vocabulary);
+    requests = read_requests(options.jsonl, requests.front(), *text, vocabulary);
   }
-  return with_storage(source.precision, Generate{options, source, grid, *bytes, requests});
+  return with_storage(source.precision, Generate{options, source, grid, *text, requests});
 }
 
 }  // namespace qnext

@@ -52,8 +52,10 @@ void add_generate(CLI::App& command, GenerateOptions& options) {
   command.add_option("overrides", options.overrides,
                      "keys of the deck to replace, run.name=b, and how the ranks of this job share "
                      "the model: parallel.tensor=2");
-  auto* const prompt =
-      command.add_option("--prompt", options.prompt, "text to go on from; bytes are tokens");
+  auto* const prompt = command.add_option("--prompt", options.prompt, "text to go on from");
+  command.add_option("--tokenizer", options.tokenizer,
+                     "tokenizer.json, or a folder that has it; without one, in the folder of the "
+                     "model neither, bytes are tokens");
   auto* const tokens =
       command.add_option("--tokens", options.tokens, "the prompt as numbers: 1,2,3")
           ->delimiter(',')

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/token_text.hpp"
 
+#include "io/text/tokenizer.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -23,6 +25,19 @@ class Bytes final : public TokenText {
   }
 };
 
+class Tokens final : public TokenText {
+ public:
+  explicit Tokens(const std::string& path) : tokenizer_(Tokenizer::read(path)) {}
+
+  std::vector<int> tokens_of(std::string_view text) const override {
+    return tokenizer_.encode(text);
+  }
+  std::string text_of(int token) const override { return std::string(tokenizer_.bytes(token)); }
+
+ private:
+  Tokenizer tokenizer_;
+};
+
 class Numbers final : public TokenText {
  public:
   explicit Numbers(std::unique_ptr<TokenText> other) : other_(std::move(other)) {}
@@ -40,6 +55,10 @@ class Numbers final : public TokenText {
 
 std::unique_ptr<TokenText> bytes_as_tokens() {
   return std::make_unique<Bytes>();
+}
+
+std::unique_ptr<TokenText> tokens_of_file(const std::string& path) {
+  return std::make_unique<Tokens>(path);
 }
 
 std::unique_ptr<TokenText> as_numbers(std::unique_ptr<TokenText> other) {

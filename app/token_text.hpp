@@ -22,6 +22,9 @@ class TokenText {
 /// Every byte is a token; other tokens are shown as numbers in angles.
 std::unique_ptr<TokenText> bytes_as_tokens();
 
+/// Those of a tokenizer.json, or of a folder that has one.
+std::unique_ptr<TokenText> tokens_of_file(const std::string& path);
+
 /// The tokens of another one, shown as numbers.
 std::unique_ptr<TokenText> as_numbers(std::unique_ptr<TokenText> other);
 

@@ -3,17 +3,20 @@
 #include "core/require.hpp"
 #include "tests/support.hpp"
 #include "tests/temporary_folder.hpp"
+#include "tests/tokenizer_case.hpp"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace qnext {
 namespace {
 
-constexpr int vocabulary = 256;
+constexpr int vocabulary = 300;
 
 class GenerationRequests : public testing::Test {
  protected:
@@ -79,7 +82,7 @@ TEST_F(GenerationRequests, AreRefusedByFileAndLine) {
   expect_refused(begin + "\"prompt\": \"a\"}", "a line has either a prompt or tokens");
   expect_refused("{}", "lines.jsonl:1: a line has either a prompt or tokens");
   expect_refused("{\"tokens\": []}", "lines.jsonl:1: the prompt has no token");
-  expect_refused("{\"tokens\": [256]}", "the prompt has the token 256; this model knows 0 to 255");
+  expect_refused("{\"tokens\": [300]}", "the prompt has the token 300; this model knows 0 to 299");
   expect_refused("{\"tokens\": [1], \"top_k\": 3000000000}", "is no number of 32 bits");
   expect_refused("{\"tokens\": [1}", "lines.jsonl:1");
   EXPECT_THROW(read_requests(folder.path() + "/none", usual, *text, vocabulary), InputError);
@@ -123,6 +126,15 @@ TEST_F(GenerationRequests, EndTokensComeFromGenerationConfigFirst) {
   };
   EXPECT_EQ(ends("{\"eos_token_id\": [5, 3], \"top_k\": 20}"), (std::vector<int>{5, 3}));
   EXPECT_EQ(ends("{\"eos_token_id\": 4}"), std::vector<int>{4});
+}
+
+TEST_F(GenerationRequests, SpeakTheTokensOfATokenizer) {
+  test::write_bytes(folder / "tokenizer.json", test::small_tokenizer_json().dump());
+  text = tokens_of_file(folder.path());
+  const auto request = read("{\"prompt\": \"the the\"}").front();
+  EXPECT_EQ(request.prompt, (std::vector<int>{257, 258}));
+  EXPECT_EQ(text->text_of(257) + text->text_of(258) + text->text_of(0xc3), "the the\xc3");
+  EXPECT_EQ(as_numbers(std::move(text))->text_of(258), "258 ");
 }
 
 TEST(GenerationLines, HoldTokensTextAndEnding) {
