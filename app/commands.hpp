@@ -57,6 +57,17 @@ struct BenchOptions {
   std::vector<std::string> overrides;
 };
 
+struct TokenizeOptions {
+  std::string from;       // text or JSONL, or a folder of such files
+  std::string to;         // prefix of the token files
+  std::string tokenizer;  // tokenizer.json or its folder
+  std::string separator;  // texts: a line that is just this ends a document
+  std::string chat;       // instruct | thinking; empty: what the tokenizer's folder says
+  std::string end = "<|endoftext|>";  // token behind each document but chats; none: none
+  int threads = 0;                    // 0: one a core
+  double save_every = 256;            // MB of text; behind them a kill loses nothing
+};
+
 struct InfoOptions {
   std::string path;
 };
@@ -67,6 +78,7 @@ Status plan(const PlanOptions& options);
 Status generate(const GenerateOptions& options);
 Status compare(const CompareOptions& options);
 Status bench(const BenchOptions& options, const Communicator& world);
+Status tokenize(const TokenizeOptions& options);
 Status info(const InfoOptions& options);
 
 }  // namespace qnext

@@ -95,6 +95,31 @@ void add_bench(CLI::App& command, BenchOptions& options) {
   command.add_option("overrides", options.overrides, "keys to replace: run.precision=bf16");
 }
 
+void add_tokenize(CLI::App& command, TokenizeOptions& options) {
+  command
+      .add_option("from", options.from,
+                  "text or JSONL (text; messages; prompt and completion), packed with gzip or zstd "
+                  "or not, or a folder of such files")
+      ->required();
+  command.add_option("to", options.to, "prefix of the token files: TO.bin, TO.idx, TO.mask")
+      ->required();
+  command.add_option("--tokenizer", options.tokenizer, "tokenizer.json, or a folder that has one")
+      ->required();
+  command.add_option("--separator", options.separator,
+                     "texts: a line that is just this ends a document; else a file is one");
+  command.add_option("--chat", options.chat,
+                     "form of chats: instruct or thinking; as in the tokenizer's folder if absent");
+  command.add_option("--end", options.end, "token behind each document that is no chat, or none")
+      ->capture_default_str();
+  command.add_option("--threads", options.threads, "0: one for each core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--save-every", options.save_every,
+                  "MB of text, behind which a run that was killed goes on")
+      ->capture_default_str();
+}
+
 bool is_kokkos_flag(std::string_view argument) {
   return argument.rfind("--kokkos-", 0) == 0;
 }
@@ -114,6 +139,7 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   GenerateOptions generate;
   CompareOptions compare;
   BenchOptions bench;
+  TokenizeOptions tokenize;
   InfoOptions info;
 
   CLI::App program{"Trains and decodes Qwen3-Next models from an input deck.", "qnext"};
@@ -129,6 +155,8 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
       "compare", "hold a model against golden data; status 4 if a bound is passed");
   auto* const bench_command =
       program.add_subcommand("bench", "measure kernels and the step against this machine");
+  auto* const tokenize_command = program.add_subcommand(
+      "tokenize", "turn text and JSONL into token files that training reads");
   auto* const info_command =
       program.add_subcommand("info", "say what a checkpoint, run or model folder contains");
   add_train(*train_command, train);
@@ -136,6 +164,7 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   add_generate(*generate_command, generate);
   add_compare(*compare_command, compare);
   add_bench(*bench_command, bench);
+  add_tokenize(*tokenize_command, tokenize);
   info_command->add_option("path", info.path, "file or folder")->required();
 
   try {
@@ -157,6 +186,8 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
     line.command = compare;
   } else if (bench_command->parsed()) {
     line.command = bench;
+  } else if (tokenize_command->parsed()) {
+    line.command = tokenize;
   } else {
     line.command = info;
   }
