@@ -57,6 +57,22 @@ struct BenchOptions {
   std::vector<std::string> overrides;
 };
 
+struct EvaluateOptions {
+  std::string what = {};       // logits | perplexity | loglikelihood | choice | mmlu
+  std::string model = {};      // deck, run folder, checkpoint or Hugging Face folder
+  std::string data = {};       // file or folder, as `what` wants it
+  std::string tokenizer = {};  // empty: that of the model's folder, or bytes
+  std::string precision = {};  // empty: that of the checkpoint
+  std::string separator = {};  // texts: a line that is just this ends a document
+  std::string output = {};     // file for the results, JSON
+  std::string write = {};      // logits: file for those of this model
+  double max_kl = 2e-4;        // logits: nats
+  int window = 2048;           // tokens that the model sees at once
+  int stride = 0;              // perplexity: tokens between windows; 0: window - 1
+  int shots = 5;               // mmlu
+  std::int64_t limit = 0;      // documents, lines, or questions of a subject; 0: all
+};
+
 struct TokenizeOptions {
   std::string from;       // text or JSONL, or a folder of such files
   std::string to;         // prefix of the token files
@@ -78,6 +94,7 @@ Status plan(const PlanOptions& options);
 Status generate(const GenerateOptions& options);
 Status compare(const CompareOptions& options);
 Status bench(const BenchOptions& options, const Communicator& world);
+Status evaluate(const EvaluateOptions& options);
 Status tokenize(const TokenizeOptions& options);
 Status info(const InfoOptions& options);
 
