@@ -69,7 +69,7 @@ Status evaluate(const EvaluateOptions& options) {
   }
   const ModelSource source = find_model(options.model, {}, options.precision);
   const auto model = open_language_model(source, options.window);
-  TextTokens text(options.tokenizer, options.model);
+  TextTokens text(options.tokenizer.empty() ? source.tokenizer : options.tokenizer);
   const EvaluationInputs inputs{options, *model, text};
   const EvaluationReport report = kind.run(inputs);
   for (const auto& [name, value] : report.numbers) {

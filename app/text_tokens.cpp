@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/text_tokens.hpp"
 
-#include <filesystem>
-
 namespace qnext {
 
-TextTokens::TextTokens(const std::string& tokenizer, const std::string& model) {
-  const std::filesystem::path beside = std::filesystem::path(model) / "tokenizer.json";
+TextTokens::TextTokens(const std::string& tokenizer) {
   if (!tokenizer.empty()) {
     tokenizer_ = Tokenizer::read(tokenizer);
-  } else if (std::filesystem::exists(beside)) {
-    tokenizer_ = Tokenizer::read(beside.string());
-  }
-  if (tokenizer_) {
     encoder_.emplace(*tokenizer_);
   }
 }

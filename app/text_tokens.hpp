@@ -12,9 +12,8 @@ namespace qnext {
 /// The tokens of texts for a model: those of its tokenizer, or without one the bytes.
 class TextTokens {
  public:
-  /// `tokenizer`: a tokenizer.json or its folder; empty: that of the model's folder, where it has
-  /// one.
-  TextTokens(const std::string& tokenizer, const std::string& model);
+  /// `tokenizer`: a tokenizer.json or its folder; empty: none.
+  explicit TextTokens(const std::string& tokenizer);
 
   std::vector<int> encode(const std::string& text);
 

@@ -84,6 +84,12 @@ same straight ended
 expect_status 0 "$QNEXT" info one/all.bin
 two_steps one/all run
 
+# A deck that names the tokenizer trains on the records as they are: the losses are those of the token files.
+two_steps texts/c.jsonl from_text data.tokenizer=tokenizer
+expect_status 0 to_tokens texts/c.jsonl chats
+two_steps chats from_files
+[ "$(losses from_text)" = "$(losses from_files)" ] || fail "texts and their token files train differently"
+
 expect_status 2 to_tokens missing x
 expect_text "missing: there is no such file or folder"
 mkdir empty

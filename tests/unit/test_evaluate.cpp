@@ -70,7 +70,7 @@ double number(const EvaluationReport& report, const std::string& name) {
 EvaluationReport run(EvaluationReport (*what)(const EvaluationInputs&), EvaluateOptions options,
                      int vocabulary = 256) {
   Alphabet model(vocabulary, options.window);
-  TextTokens text("", "nowhere");
+  TextTokens text("");
   return what({options, model, text});
 }
 
