@@ -29,6 +29,9 @@ ModelSource from_hugging_face(const std::string& path, const std::string& precis
   source.model = model_config(HuggingFaceConfig::read(path));
   source.precision = parse_precision(precision.empty() ? "float" : precision);
   source.weights = {InitSettings::Kind::hugging_face, path};
+  if (const fs::path tokenizer = fs::path(path) / "tokenizer.json"; fs::exists(tokenizer)) {
+    source.tokenizer = tokenizer.string();
+  }
   return source;
 }
 
@@ -40,6 +43,7 @@ ModelSource from_checkpoint(const std::string& path, const std::string& precisio
   ModelSource source;
   source.model = config.model;
   source.precision = config.run.precision;
+  source.tokenizer = config.data.train.front().tokenizer;
   if (!precision.empty() && parse_precision(precision) != source.precision) {
     throw InputError("--precision " + precision + ": the checkpoint " + path + " is " +
                      std::string(name_of(source.precision)));

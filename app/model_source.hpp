@@ -21,6 +21,7 @@ struct ModelSource {
   ModelConfig model;
   DataType precision = DataType::float32;
   InitSettings weights;
+  std::string tokenizer;  // tokenizer.json or its folder; empty: bytes are tokens
 };
 
 /// A deck stands for its run folder. `precision` may be empty: that of the checkpoint, or float for

@@ -110,9 +110,11 @@ DataSettings read_data(const Section& deck) {
   data.train = read_sources(deck, "train");
   read_evaluation(deck.section("evaluate"), data);
   const std::string separator = deck.get("separator", "");
+  const std::string tokenizer = deck.get("tokenizer", "");
   for (auto* sources : {&data.train, &data.evaluate}) {
     for (SourceConfig& source : *sources) {
       source.separator = separator;
+      source.tokenizer = tokenizer;
     }
   }
   data.shuffle = deck.get("shuffle", true);
