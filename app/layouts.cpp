@@ -38,6 +38,12 @@ std::vector<Degrees> candidates(int ranks, int experts) {
   return all;
 }
 
+// Every piece but the last has a layer, and several chunks want a microbatch for each stage.
+int most_chunks(const RunConfig& config, const Degrees& degrees) {
+  const int stages = degrees.pipeline, microbatches = config.data.microbatches() / degrees.data;
+  return stages == 1 || microbatches < stages ? 1 : (config.model.layers() + 1) / stages;
+}
+
 bool better(const Layout& a, const Layout& b) {
   if (a.fits != b.fits) {
     return a.fits;
@@ -47,8 +53,8 @@ bool better(const Layout& a, const Layout& b) {
 
 }  // namespace
 
-PipelineCut cut_of(const RunConfig& config, int stages) {
-  return {stages, 1, balanced_cut(config.model, stages, 1, config.data.sequence)};
+PipelineCut cut_of(const RunConfig& config, int stages, int chunks) {
+  return {stages, chunks, balanced_cut(config.model, stages, chunks, config.data.sequence)};
 }
 
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine) {
@@ -63,13 +69,17 @@ std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machi
               {config.data.sequence, config.data.batch, config.data.microbatch})) {
       continue;
     }
-    RunConfig tried = config;
-    tried.degrees = degrees;
-    tried.pipeline = cut_of(config, degrees.pipeline);
-    const ModelPlan plan = plan_model(tried, documents);
-    Layout layout{degrees, predict_step(tried, plan, machine), plan.largest().total()};
-    layout.fits = memory == 0 || layout.memory <= memory;
-    layouts.push_back(layout);
+    double waiting = 1.0;
+    for (int chunks = 1; chunks <= most_chunks(config, degrees) && waiting > 0.01; chunks *= 2) {
+      RunConfig tried = config;
+      tried.degrees = degrees;
+      tried.pipeline = cut_of(config, degrees.pipeline, chunks);
+      const ModelPlan plan = plan_model(tried, documents);
+      Layout layout{degrees, chunks, predict_step(tried, plan, machine), plan.largest().total()};
+      layout.fits = memory == 0 || layout.memory <= memory;
+      waiting = layout.step.bubble / layout.step.seconds();
+      layouts.push_back(layout);
+    }
   }
   std::stable_sort(layouts.begin(), layouts.end(), better);
   return layouts;
@@ -78,7 +88,7 @@ std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machi
 std::string layout_table(const std::vector<Layout>& layouts, int count) {
   std::string text = fmt::format(
       "{} layouts divide it, the best first\n"
-      "  tensor context pipeline expert data   step, s    tokens/s  messages  bubble  "
+      "  tensor context pipeline expert data chunks   step, s    tokens/s  messages  bubble  "
       "memory of a rank\n",
       layouts.size());
   for (const Layout& each : layouts) {
@@ -88,10 +98,11 @@ std::string layout_table(const std::vector<Layout>& layouts, int count) {
     const Degrees& d = each.degrees;
     const double seconds = each.step.seconds();
     text += fmt::format(
-        "  {:>6} {:>7} {:>8} {:>6} {:>4} {:>9.4g} {:>11.0f} {:>8.1f}% {:>6.1f}%  {}{}\n", d.tensor,
-        d.context, d.pipeline, d.expert, d.data, seconds, each.step.tokens_per_second(),
-        100.0 * each.step.messages / seconds, 100.0 * each.step.bubble / seconds,
-        format_bytes(each.memory), each.fits ? "" : "  too much");
+        "  {:>6} {:>7} {:>8} {:>6} {:>4} {:>6} {:>9.4g} {:>11.0f} {:>8.1f}% {:>6.1f}%  {}{}\n",
+        d.tensor, d.context, d.pipeline, d.expert, d.data, each.chunks, seconds,
+        each.step.tokens_per_second(), 100.0 * each.step.messages / seconds,
+        100.0 * each.step.bubble / seconds, format_bytes(each.memory),
+        each.fits ? "" : "  too much");
   }
   return text;
 }

@@ -15,19 +15,21 @@ namespace qnext {
 /// One way to share out the ranks of a job.
 struct Layout {
   Degrees degrees;
+  int chunks = 1;  // pieces of layers that each stage has
   StepPrediction step;
   std::int64_t memory = 0;  // bytes of a rank
   bool fits = true;
 };
 
-/// The layers of the stages of a pipeline, one piece each, as balanced as they can be.
-PipelineCut cut_of(const RunConfig& config, int stages);
+/// The layers of the stages of a pipeline, as balanced as they can be.
+PipelineCut cut_of(const RunConfig& config, int stages, int chunks = 1);
 
 /// Bytes that a plan may take: the limit of the run, else the memory of the machine; 0: not said.
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
 
-/// All ways that divide the model, the data and so many ranks, best first: those whose plan is
-/// within `memory` bytes a rank (0: all are), by predicted time, then the others by memory.
+/// All ways that divide the model, the data and so many ranks, a pipeline also with 2, 4, ...
+/// chunks a stage as long as stages wait for a hundredth of the step. Best first: those whose plan
+/// is within `memory` bytes a rank (0: all are), by predicted time, then the others by memory.
 std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,
                                  std::int64_t memory, int documents);
 

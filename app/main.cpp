@@ -2,6 +2,7 @@
 #include "app/commands.hpp"
 #include "app/options.hpp"
 #include "app/processor.hpp"
+#include "core/out_of_memory.hpp"
 #include "core/profile.hpp"
 #include "core/require.hpp"
 #include "core/subnormals.hpp"
@@ -12,7 +13,6 @@
 #include <fmt/format.h>
 
 #include <exception>
-#include <new>
 #include <string>
 #include <variant>
 #include <vector>
@@ -51,7 +51,7 @@ struct Run {
   Status operator()(std::monostate) const { return Status::done; }
   Status operator()(const TrainOptions& options) const { return train(options, world); }
   Status operator()(const PlanOptions& options) const { return plan(options); }
-  Status operator()(const GenerateOptions& options) const { return generate(options); }
+  Status operator()(const GenerateOptions& options) const { return generate(options, world); }
   Status operator()(const CompareOptions& options) const { return compare(options); }
   Status operator()(const BenchOptions& options) const { return bench(options, world); }
   Status operator()(const EvaluateOptions& options) const { return evaluate(options); }
@@ -61,7 +61,8 @@ struct Run {
 
 bool runs_on_ranks(const auto& command) {
   const auto* const bench = std::get_if<BenchOptions>(&command);
-  return std::holds_alternative<TrainOptions>(command) || (bench && bench->what == "machine");
+  return std::holds_alternative<TrainOptions>(command) ||
+         std::holds_alternative<GenerateOptions>(command) || (bench && bench->what == "machine");
 }
 
 Status run(int argc, char** argv, const Runtime& runtime) {
@@ -73,7 +74,8 @@ Status run(int argc, char** argv, const Runtime& runtime) {
   }
   if (world.ranks() > 1 && !runs_on_ranks(line.command)) {
     throw InputError(fmt::format(
-        "the job has {} ranks; only train and bench machine run on more than one", world.ranks()));
+        "the job has {} ranks; only train, generate and bench machine run on more than one",
+        world.ranks()));
   }
   const KokkosRuntime kokkos(line.kokkos);
   flush_subnormals();
@@ -89,12 +91,11 @@ int main(int argc, char** argv) {
     return static_cast<int>(run(argc, argv, runtime));
   } catch (const Error& error) {
     return runtime.fail(error.status(), error.what());
-  } catch (const std::bad_alloc&) {
-    return runtime.fail(
-        Status::environment,
-        "the machine has no memory left; see qnext plan for what the deck needs, and take a "
-        "smaller data.microbatch or run.recompute=block");
   } catch (const std::exception& error) {
-    return runtime.fail(Status::defect, error.what());
+    return is_out_of_memory(error)
+               ? runtime.fail(Status::environment,
+                              "the machine has no memory left; see qnext plan for what the deck "
+                              "needs, and take a smaller data.microbatch or run.recompute=block")
+               : runtime.fail(Status::defect, error.what());
   }
 }

@@ -305,7 +305,7 @@ Machine machine_of(const RunConfig& config) {
 
 namespace {
 
-Degrees best_degrees(const RunConfig& config, int ranks) {
+Layout best_layout(const RunConfig& config, int ranks) {
   const Machine machine = machine_of(config);
   const auto layouts = find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1);
   if (layouts.empty() || !layouts.front().fits) {
@@ -316,7 +316,7 @@ Degrees best_degrees(const RunConfig& config, int ranks) {
         layouts.empty() ? "one is wanted" : "the plan of each is above the memory of a rank",
         ranks));
   }
-  return layouts.front().degrees;
+  return layouts.front();
 }
 
 }  // namespace
@@ -352,8 +352,9 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
   if (config.chooses_layout && ranks) {
-    config.degrees = best_degrees(config, *ranks);
-    config.pipeline = cut_of(config, config.degrees.pipeline);
+    const Layout best = best_layout(config, *ranks);
+    config.degrees = best.degrees;
+    config.pipeline = cut_of(config, best.degrees.pipeline, best.chunks);
   }
   return config;
 }

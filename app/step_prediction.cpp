@@ -46,6 +46,19 @@ double largest_stage(const RunConfig& config) {
   return sum > 0.0 ? most * static_cast<double>(stages.size()) / sum : 1.0;
 }
 
+// Multiply-adds of a token that context ranks add to a delta net, on the rank that has most: the
+// walks for the memories of layers/README.md, "A document on several ranks", one product with K V
+// for each unit. Where a document begins with the rank and goes on, forward walks once more with V
+// columns, in its middle with K + V; backward walks once more where a document arrived.
+double further_walks(const GatedDeltaNetConfig& n, int context, bool forward_again) {
+  if (context == 1) {
+    return 0.0;
+  }
+  const double forward = context == 2 ? 2.0 : 4.0, backward = 3.0;
+  return (forward * (forward_again ? 2.0 : 1.0) + backward) * n.value_heads * n.key_width *
+         n.value_width;
+}
+
 // Numbers of a row of D that norms, residual additions and casts of a layer and its MLP read or
 // write, forward and backward.
 constexpr double numbers_a_layer = 30.0;
@@ -65,6 +78,10 @@ StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
     step.arithmetic += 2.0 * passes(model.recompute, part.name) * part.multiply_adds * part.layers *
                        share / rate_of(machine, part.name);
   }
+  const auto delta_nets = std::count(model.mixers.begin(), model.mixers.end(), Mixer::delta_net);
+  step.arithmetic +=
+      2.0 * further_walks(model.layer.delta_net, d.context, model.recompute != Recompute::none) *
+      static_cast<double>(delta_nets) * share / machine.delta_net;
   step.arithmetic *= largest_stage(config);
   const double wide = size_of(accum_of(config.run.precision));
   const double elements = static_cast<double>(plan.local_elements);

@@ -70,6 +70,14 @@ AttentionInput<Storage> RingAttention<Storage>::input(const Tensor<Storage, 3>& 
   return {q, part_of(visitors, 0), part_of(visitors, 1)};
 }
 
+// The last ones have been everywhere.
+template <class Storage>
+Transfer RingAttention<Storage>::start_next_visitors(int step, const Work& work) const {
+  return step + 1 < ranks_
+             ? start_rotation(group_, work.visitors[step % 2], work.visitors[(step + 1) % 2])
+             : Transfer{};
+}
+
 template <class Storage>
 void RingAttention<Storage>::forward(const Exec& exec, const Documents& documents,
                                      const Tensor<Storage, 3>& q, const Tensor<const Storage, 3>& k,
@@ -81,14 +89,12 @@ void RingAttention<Storage>::forward(const Exec& exec, const Documents& document
   begin(exec, documents, q, k, v, work);
   attention_ring_begin(exec, carry);
   for (int step = 0; step < ranks_; ++step) {
-    const auto& here = work.visitors[step % 2];
+    Transfer coming = start_next_visitors(step, work);
     for (const RunPairs& pairs : documents.ring->pairs(step)) {
-      attention_ring_visit<Storage>(exec, pairs, AttentionTiles::usual(), input(q, here), carry,
-                                    attention);
+      attention_ring_visit<Storage>(exec, pairs, AttentionTiles::usual(),
+                                    input(q, work.visitors[step % 2]), carry, attention);
     }
-    if (step + 1 < ranks_) {
-      rotate_right(group_, here, work.visitors[(step + 1) % 2]);
-    }
+    coming.wait();
   }
   attention_ring_end(exec, carry);
   swap(exec, documents, work.out, work);
@@ -110,19 +116,26 @@ void RingAttention<Storage>::backward(
   swap(exec, documents, dout, work);
   Kokkos::deep_copy(exec, work.out, Real(0));
   Kokkos::deep_copy(exec, work.dvisitors[0], Real(0));
+  const AttentionRingRows<Storage> rows{dout, work.lse, delta};
+  Transfer dcoming;
   for (int step = 0; step < ranks_; ++step) {
-    const auto& here = work.visitors[step % 2];
+    const auto in = input(q, work.visitors[step % 2]);
     const auto& dhere = work.dvisitors[step % 2];
-    for (const RunPairs& pairs : documents.ring->pairs(step)) {
-      attention_ring_backward<Storage>(exec, pairs, AttentionTiles::usual(), input(q, here), dout,
-                                       work.lse, delta,
-                                       {work.out, part_of(dhere, 0), part_of(dhere, 1)}, attention);
+    const auto& pairs_of_step = documents.ring->pairs(step);
+    Transfer coming = start_next_visitors(step, work);
+    for (const RunPairs& pairs : pairs_of_step) {
+      attention_ring_query_gradient<Storage>(exec, pairs, AttentionTiles::usual(), in, rows,
+                                             work.out, attention);
     }
-    if (step + 1 < ranks_) {
-      rotate_right(group_, here, work.visitors[(step + 1) % 2]);
+    dcoming.wait();
+    for (const RunPairs& pairs : pairs_of_step) {
+      attention_ring_key_gradient<Storage>(exec, pairs, AttentionTiles::usual(), in, rows,
+                                           part_of(dhere, 0), part_of(dhere, 1), attention);
     }
-    rotate_right(group_, dhere, work.dvisitors[(step + 1) % 2]);  // the last time: home
+    dcoming = start_rotation(group_, dhere, work.dvisitors[(step + 1) % 2]);  // at last: home
+    coming.wait();
   }
+  dcoming.wait();
   const auto& home = work.dvisitors[ranks_ % 2];
   attention_copy<Real, Storage>(exec, part_of(home, 0), gradient.k);
   attention_copy<Real, Storage>(exec, part_of(home, 1), gradient.v);

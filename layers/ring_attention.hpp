@@ -15,7 +15,8 @@ namespace qnext {
 /// same work in every step (core/context_share.hpp), and results change back.
 ///
 /// T tokens of this rank in S sequences, H query heads, G key/value heads, W their width. Memory is
-/// linear in T. Sums go in the order of the ring, the same in every run.
+/// linear in T. Sums go in the order of the ring, the same in every run. The next keys and values
+/// travel while queries see those that are here, gradients of keys while those of queries are made.
 template <class Storage>
 class RingAttention {
  public:
@@ -59,6 +60,7 @@ class RingAttention {
   void begin(const Exec& exec, const Documents& documents, const Tensor<Storage, 3>& q,
              const Tensor<const Storage, 3>& k, const Tensor<const Storage, 3>& v,
              const Work& work) const;
+  Transfer start_next_visitors(int step, const Work& work) const;
   AttentionInput<Storage> input(const Tensor<Storage, 3>& q,
                                 const Tensor<Storage, 4>& visitors) const;
 

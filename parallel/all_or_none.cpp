@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/all_or_none.hpp"
 
+#include "core/out_of_memory.hpp"
 #include "core/require.hpp"
 
 #include <exception>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -23,9 +23,10 @@ Failure failure_of(const std::function<void()>& work) {
     return {};
   } catch (const Error& error) {
     return {std::current_exception(), error.status(), error.what()};
-  } catch (const std::bad_alloc&) {
-    return {std::current_exception(), Status::environment, "the machine has no memory left"};
   } catch (const std::exception& error) {
+    if (is_out_of_memory(error)) {
+      return {std::current_exception(), Status::environment, "the machine has no memory left"};
+    }
     return {std::current_exception(), Status::defect, error.what()};
   }
 }

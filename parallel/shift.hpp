@@ -31,12 +31,13 @@ void shift_left(const Communicator& group, const From& from, const To& to) {
   group.exchange(sends, receives);
 }
 
-/// The same to the right in a circle: the first rank gets what the last one has.
+/// The same to the right in a circle, without waiting: the first rank gets what the last one has.
+/// Meanwhile `from` may be read.
 template <class From, class To>
-void rotate_right(const Communicator& group, const From& from, const To& to) {
+[[nodiscard]] Transfer start_rotation(const Communicator& group, const From& from, const To& to) {
   const int ranks = group.ranks(), rank = group.rank();
-  group.exchange({{(rank + 1) % ranks, buffer_of(from)}},
-                 {{(rank + ranks - 1) % ranks, buffer_of(to)}});
+  return group.start({{(rank + 1) % ranks, buffer_of(from)}},
+                     {{(rank + ranks - 1) % ranks, buffer_of(to)}});
 }
 
 }  // namespace qnext

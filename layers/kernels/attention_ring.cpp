@@ -198,6 +198,13 @@ struct Gate {
   }
 };
 
+template <class Storage>
+BackwardWalk<Storage> backward_walk(const AttentionInput<Storage>& in, const AttentionTiles& tiles,
+                                    const AttentionRingRows<Storage>& rows) {
+  const Geometry n = geometry_of<Storage>(in, tiles);
+  return {n, Scale<Storage>(n.W), in.q, in.k, in.v, rows.dout, rows.lse, rows.delta};
+}
+
 template <class From, class To>
 struct CopyHeads {
   Tensor<const From, 3> from;
@@ -247,22 +254,27 @@ void attention_gate(const Exec& exec, const Tensor<const Accum<Storage>, 3>& att
 }
 
 template <class Storage>
-void attention_ring_backward(const Exec& exec, const RunPairs& pairs, const AttentionTiles& tiles,
-                             const AttentionInput<Storage>& in,
-                             const Tensor<const Storage, 3>& dout,
-                             const Tensor<const Accum<Storage>, 2>& lse,
-                             const Tensor<const Accum<Storage>, 2>& delta,
-                             const AttentionRingGradient<Accum<Storage>>& gradient,
-                             const AttentionWork<Accum<Storage>>& work) {
-  const Geometry n = geometry_of<Storage>(in, tiles);
-  const BackwardWalk<Storage> walk{n, Scale<Storage>(n.W), in.q, in.k, in.v, dout, lse, delta};
-  const auto policy = row_policy(exec, work.slots.extent_int(0));
+void attention_ring_query_gradient(const Exec& exec, const RunPairs& pairs,
+                                   const AttentionTiles& tiles, const AttentionInput<Storage>& in,
+                                   const AttentionRingRows<Storage>& rows,
+                                   const Tensor<Accum<Storage>, 3>& dq,
+                                   const AttentionWork<Accum<Storage>>& work) {
   reset(exec, work.next);
-  Kokkos::parallel_for("attention::ring_query_gradient", policy,
-                       RingQueryGradient<Storage>{pairs, walk, gradient.q, work});
+  Kokkos::parallel_for("attention::ring_query_gradient", row_policy(exec, work.slots.extent_int(0)),
+                       RingQueryGradient<Storage>{pairs, backward_walk(in, tiles, rows), dq, work});
+}
+
+template <class Storage>
+void attention_ring_key_gradient(const Exec& exec, const RunPairs& pairs,
+                                 const AttentionTiles& tiles, const AttentionInput<Storage>& in,
+                                 const AttentionRingRows<Storage>& rows,
+                                 const Tensor<Accum<Storage>, 3>& dk,
+                                 const Tensor<Accum<Storage>, 3>& dv,
+                                 const AttentionWork<Accum<Storage>>& work) {
   reset(exec, work.next);
-  Kokkos::parallel_for("attention::ring_key_gradient", policy,
-                       RingKeyGradient<Storage>{pairs, walk, gradient.k, gradient.v, work});
+  Kokkos::parallel_for(
+      "attention::ring_key_gradient", row_policy(exec, work.slots.extent_int(0)),
+      RingKeyGradient<Storage>{pairs, backward_walk(in, tiles, rows), dk, dv, work});
 }
 
 template <class From, class To>
@@ -294,11 +306,14 @@ QNEXT_INSTANTIATE(double)
   template void attention_gate<Storage>(const Exec&, const Tensor<const Accum<Storage>, 3>&, \
                                         const Tensor<const Storage, 3>&,                     \
                                         const Tensor<Storage, 3>&);                          \
-  template void attention_ring_backward<Storage>(                                            \
+  template void attention_ring_query_gradient<Storage>(                                      \
       const Exec&, const RunPairs&, const AttentionTiles&, const AttentionInput<Storage>&,   \
-      const Tensor<const Storage, 3>&, const Tensor<const Accum<Storage>, 2>&,               \
-      const Tensor<const Accum<Storage>, 2>&, const AttentionRingGradient<Accum<Storage>>&,  \
-      const AttentionWork<Accum<Storage>>&);
+      const AttentionRingRows<Storage>&, const Tensor<Accum<Storage>, 3>&,                   \
+      const AttentionWork<Accum<Storage>>&);                                                 \
+  template void attention_ring_key_gradient<Storage>(                                        \
+      const Exec&, const RunPairs&, const AttentionTiles&, const AttentionInput<Storage>&,   \
+      const AttentionRingRows<Storage>&, const Tensor<Accum<Storage>, 3>&,                   \
+      const Tensor<Accum<Storage>, 3>&, const AttentionWork<Accum<Storage>>&);
 QNEXT_INSTANTIATE(bf16)
 QNEXT_INSTANTIATE(float)
 QNEXT_INSTANTIATE(double)

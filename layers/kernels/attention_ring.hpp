@@ -36,23 +36,30 @@ template <class Storage>
 void attention_gate(const Exec& exec, const Tensor<const Accum<Storage>, 3>& attended,
                     const Tensor<const Storage, 3>& projected, const Tensor<Storage, 3>& out);
 
-/// What backward adds up: dq over the keys that pass by, dk and dv over the ranks that they pass.
-template <class Real>
-struct AttentionRingGradient {
-  Tensor<Real, 3> q;  // (T, H, W)
-  Tensor<Real, 3> k;  // (T, G, W)
-  Tensor<Real, 3> v;  // (T, G, W)
+/// What backward reads beside the queries and the keys that pass by.
+template <class Storage>
+struct AttentionRingRows {
+  Tensor<const Storage, 3> dout;          // (T, H, W)
+  Tensor<const Accum<Storage>, 2> lse;    // (T, H)
+  Tensor<const Accum<Storage>, 2> delta;  // (T, H)
 };
 
-/// Adds the gradients of each line.
+/// Adds the gradients of each line to dq, which is a sum over the keys that pass by.
 template <class Storage>
-void attention_ring_backward(const Exec& exec, const RunPairs& pairs, const AttentionTiles& tiles,
-                             const AttentionInput<Storage>& in,
-                             const Tensor<const Storage, 3>& dout,
-                             const Tensor<const Accum<Storage>, 2>& lse,
-                             const Tensor<const Accum<Storage>, 2>& delta,
-                             const AttentionRingGradient<Accum<Storage>>& gradient,
-                             const AttentionWork<Accum<Storage>>& work);
+void attention_ring_query_gradient(const Exec& exec, const RunPairs& pairs,
+                                   const AttentionTiles& tiles, const AttentionInput<Storage>& in,
+                                   const AttentionRingRows<Storage>& rows,
+                                   const Tensor<Accum<Storage>, 3>& dq,
+                                   const AttentionWork<Accum<Storage>>& work);
+
+/// The same to dk and dv, which are sums over the ranks that the keys pass.
+template <class Storage>
+void attention_ring_key_gradient(const Exec& exec, const RunPairs& pairs,
+                                 const AttentionTiles& tiles, const AttentionInput<Storage>& in,
+                                 const AttentionRingRows<Storage>& rows,
+                                 const Tensor<Accum<Storage>, 3>& dk,
+                                 const Tensor<Accum<Storage>, 3>& dv,
+                                 const AttentionWork<Accum<Storage>>& work);
 
 /// to = from, rounded if To is narrower. `to` may have longer rows.
 template <class From, class To>

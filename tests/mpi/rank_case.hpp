@@ -136,26 +136,12 @@ RankResult run(ModelUnderTest<Storage>& fixture, const RankCase& c, const Proces
   return result;
 }
 
-// Every weight one rounding away, up or down.
-template <class T>
-void nudge(const ParameterTable& table, const Parameter& row, std::uint64_t seed) {
-  auto values = values_of(table, row);
-  const std::uint64_t key = random_key(seed, row.name);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const double size = row.zero_centred_norm ? 1.0 : std::abs(values[i]);
-    values[i] += (random_bits(key, i) % 2 == 0 ? 1.0 : -1.0) * epsilon_of<T>() * size;
-  }
-  Kokkos::deep_copy(table.values<T>(row), to_device<T>(values, values.size()));
-}
-
+// With a member of an ensemble every weight is one rounding away.
 template <class Storage>
-RankResult run_alone(const RankCase& c, int nudged = 0) {
+RankResult run_alone(const RankCase& c, int member = 0) {
   ModelUnderTest<Storage> fixture(c.config());
-  for (const Parameter& row : fixture.table.rows()) {
-    if (nudged > 0 && row.alias_of.empty()) {
-      row.type == data_type_of<Storage>() ? nudge<Storage>(fixture.table, row, nudged)
-                                          : nudge<Accum<Storage>>(fixture.table, row, nudged);
-    }
+  if (member > 0) {
+    move_by_one_rounding(fixture.table, member);
   }
   return run(fixture, c, ProcessGrid{});
 }
@@ -182,8 +168,8 @@ template <class Storage>
 class Bounds {
  public:
   Bounds(const RankCase& c, const RankResult& one) {
-    for (int nudged = 1; nudged <= 3; ++nudged) {
-      const RankResult other = run_alone<Storage>(c, nudged);
+    for (int member = 1; member <= 3; ++member) {
+      const RankResult other = run_alone<Storage>(c, member);
       losses_.resize(one.losses.size());
       gradients_.resize(one.gradients.size());
       for (std::size_t i = 0; i < one.losses.size(); ++i) {

@@ -61,6 +61,8 @@ TEST(AllOrNone, PassesOnWhatIsNoErrorOfOurs) {
     fail(std::bad_alloc());
   } catch (const Error& error) {
     EXPECT_EQ(error.status(), Status::environment);
+    EXPECT_EQ(error.what(),
+              "the machine has no memory left (on rank " + std::to_string(last) + ")");
   }
   try {
     fail(std::runtime_error("odd"));

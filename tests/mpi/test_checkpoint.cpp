@@ -5,16 +5,15 @@
 #include "io/checkpoint.hpp"
 #include "io/hdf5_file.hpp"
 #include "tests/file_size_limit.hpp"
+#include "tests/mpi/shared_folder.hpp"
 #include "tests/mpi/world.hpp"
 #include "tests/support.hpp"
-#include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
 
 #include <deque>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +21,7 @@ namespace qnext {
 namespace {
 
 using test::bytes_of;
+using test::SharedFolder;
 using test::world;
 
 // Two layers and an embedding of several pieces of a file (4 MiB), divided in every way, most of
@@ -96,21 +96,6 @@ std::vector<std::byte> host(const Tensor<std::byte, 1>& bytes) {
   const auto copy = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), bytes);
   return {copy.data(), copy.data() + copy.extent(0)};
 }
-
-// The folder of the first rank, for all.
-struct SharedFolder {
-  std::optional<test::TemporaryFolder> own;
-  std::string path;
-
-  SharedFolder() {
-    if (world().first()) {
-      own.emplace();
-      path = own->path();
-    }
-    world().broadcast(path, 0);
-  }
-  ~SharedFolder() { world().barrier(); }
-};
 
 CheckpointContent content(std::int64_t step = 3) {
   CheckpointContent content;

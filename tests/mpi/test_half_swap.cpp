@@ -78,7 +78,7 @@ TEST(Shift, GoesToTheNeighboursAndRound) {
   shift_left(world(), mine, from_right);
   EXPECT_EQ(test::to_host(from_right), rank + 1 < ranks ? of(rank + 1) : (Numbers{7.0, 7.0}));
   const auto round = test::to_device<float>({7.0, 7.0}, 2);
-  rotate_right(world(), mine, round);
+  start_rotation(world(), mine, round).wait();
   EXPECT_EQ(test::to_host(round), of((rank + ranks - 1) % ranks));
 }
 

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/trained_model.hpp"
-#include "app/training_step.hpp"
 #include "tests/model_support.hpp"
+#include "tests/mpi/rank_case.hpp"
+#include "tests/mpi/training.hpp"
 #include "tests/mpi/world.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <ostream>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 namespace qnext {
@@ -76,78 +75,34 @@ std::vector<TokenBatch> batches_of(const RunConfig& config, std::int64_t step, i
   std::vector<TokenBatch> batches;
   for (int m = 0; m < config.microbatches_of_rank(); ++m) {
     const int place = data_place * config.microbatches_of_rank() + m;
-    const std::vector<int> lengths{21 - place, 1, 12 + place};
-    const test::TestBatch batch(lengths, config.model.vocabulary, 100 * step + place);
-    TokenBatch& tokens = batches.emplace_back();
-    tokens.tokens.assign(batch.tokens.begin(), batch.tokens.end());
-    tokens.labels.assign(batch.labels.begin(), batch.labels.end());
-    tokens.lengths = lengths;
-    tokens.sequences = 1;
-    tokens.label_count = batch.label_count;
+    batches.push_back(test::token_batch({21 - place, 1, 12 + place}, config.model.vocabulary,
+                                        100 * step + place));
   }
   return batches;
 }
 
 // A model in training on the ranks of a grid.
 template <class Storage>
-struct Training {
-  RunConfig config;
-  const ProcessGrid& grid;
-  TrainedModel<Storage> trained;
-  AdamW optimizer;
-  TrainingStep<Storage> step;
-
+struct Training : test::Training<Storage> {
   Training(const Case& c, const ProcessGrid& grid)
-      : config(config_of(c, grid.degrees)),
-        grid(grid),
-        trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline)),
-        optimizer(AdamWConfig{}, trained.table, grid),
-        step(config, grid, trained.model, trained.table, optimizer, config.shape(3)) {
-    initialise(trained.table, 1);
-    optimizer.copy_masters_from_parameters();
-  }
+      : test::Training<Storage>(config_of(c, grid.degrees), grid) {}
 
-  // Whole on each rank, behind the step's own sum.
   StepNumbers gradients(std::int64_t s) {
-    const StepNumbers numbers =
-        step.compute_gradients(Exec{}, s, batches_of(config, s, grid.place.data));
-    for (std::size_t g = 0; g < optimizer.shards().size(); ++g) {
-      const auto& group = trained.table.groups()[g];
-      const Shards& shards = optimizer.shards()[g];
-      const auto gather = [&](auto* values) {
-        shards.over.all_gather_parts(
-            Tensor<std::decay_t<decltype(*values)>, 1>(values, group.elements), shards.borders);
-      };
-      accum_of(group.type) == DataType::float64
-          ? gather(reinterpret_cast<double*>(group.gradients.data()))
-          : gather(reinterpret_cast<float*>(group.gradients.data()));
-    }
-    return numbers;
+    return test::Training<Storage>::gradients(s,
+                                              batches_of(this->config, s, this->grid.place.data));
   }
   void update(std::int64_t s, const StepNumbers& numbers) {
-    optimizer.update(Exec{}, s, 0.01, numbers.gradients.global);
+    test::Training<Storage>::update(s, 0.01, numbers);
   }
 };
 
 template <class Storage>
 std::vector<double> gradient_of(const Training<Storage>& run, const Parameter& row) {
-  return row.type == DataType::float64
-             ? test::to_host(run.trained.table.template gradients<double>(row))
-             : test::to_host(run.trained.table.template gradients<float>(row));
+  return test::gradient_of(run.trained.table, row);
 }
-
 template <class Storage>
 std::vector<double> values_of(const Training<Storage>& run, const Parameter& row) {
-  const ParameterTable& table = run.trained.table;
-  switch (row.type) {
-    case DataType::bf16:
-      return test::to_host(table.values<bf16>(row));
-    case DataType::float32:
-      return test::to_host(table.values<float>(row));
-    case DataType::float64:
-      return test::to_host(table.values<double>(row));
-  }
-  return {};
+  return test::values_of(run.trained.table, row);
 }
 
 void expect_equal(const StepNumbers& a, const StepNumbers& b) {
@@ -274,14 +229,6 @@ std::vector<Case> cases() {
 INSTANTIATE_TEST_SUITE_P(Cases, PipelineOf, testing::ValuesIn(on_ranks(world().ranks(), cases())),
                          name_of_case);
 
-double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  double most = 0.0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    most = std::max(most, std::abs(a[i] - b[i]));
-  }
-  return most;
-}
-
 class PipelineWithSharedWeights : public testing::TestWithParam<Case> {};
 
 // The embedding is on two stages, and each gathers a part of its gradient. The sum has the terms of
@@ -308,8 +255,8 @@ TEST_P(PipelineWithSharedWeights, SumsTheGradientsOfBothCopies) {
       continue;
     }
     const auto sum = gradient_of(exact, *exact.trained.table.find(row.name));
-    EXPECT_LE(largest_difference(mine, sum), 4.0 * largest_difference(its, sum)) << row.name;
-    EXPECT_GT(largest_difference(its, sum), 0.0);
+    EXPECT_LE(test::difference(mine, sum), 4.0 * test::difference(its, sum)) << row.name;
+    EXPECT_GT(test::difference(its, sum), 0.0);
   }
   for (std::size_t i = 1; i < wanted.gradients.squares.size(); ++i) {  // the embedding is row 0
     EXPECT_EQ(numbers.gradients.squares[i], wanted.gradients.squares[i]) << "row " << i;

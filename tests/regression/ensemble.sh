@@ -8,7 +8,7 @@
 # degrees, on four ranks.
 . "$QNEXT_SOURCE/tests/regression/rank_runs.sh"
 
-fifty=(run.precision=float run.steps=50 data.microbatch=4 output.checkpoint_every=0 data.evaluate.every=25
+fifty=(run.precision=float run.steps=50 data.microbatch=2 output.checkpoint_every=0 data.evaluate.every=25
   'optimizer.learning_rate={peak: 3.0e-3, schedule: cosine, warmup: 4}')
 for member in 0 2 4; do
   run member_$member 1 "${fifty[@]}" model.init_member=$member &

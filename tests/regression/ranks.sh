@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # 1, 2, 4 and once 8 data ranks train the same model, bit for bit: in float and bf16, with MTP, packed
-# documents, dropout, two microbatches a rank at least, evaluation, and a balance loss of each kind.
+# documents, dropout, two microbatches a rank at least, evaluation, a balance loss of each kind and scope, and
+# experts that drop by either rule.
 . "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
 
 # same_on_ranks NAME OVERRIDES ...: runs NAME_1, NAME_2 and NAME_4, or those of $more, and compares them.
@@ -27,11 +28,25 @@ same_on_ranks() {
 same_on_ranks global run.precision=bf16 --profile
 same_on_ranks layer 'model.experts.balance_loss={form: megatron, scope: microbatch, coefficient: 0.01}' \
   data.microbatch=1 model.experts.router_z_loss=0.001
-same_on_ranks all_layers 'model.experts.balance_loss={form: huggingface, coefficient: 0.01}' data.pack=false
+same_on_ranks all_layers 'model.experts.balance_loss={form: huggingface, coefficient: 0.01}' data.pack=false \
+  'model.experts.capacity={rule: probability, factor: 1.25}'
 same_on_ranks sequence 'model.experts.balance_loss={form: megatron, scope: sequence, coefficient: 0.01}' \
   'model.experts.capacity={rule: position, factor: 1.25}' run.recompute=block
 
 more="2 8" same_on_ranks each_layer 'model.experts.balance_loss={form: maxtext, coefficient: 0.01}' data.microbatch=1
+
+# The running order has no tree to share: it repeats itself across a restart on as many ranks.
+running() {
+  prefix="$QNEXT_MPIRUN -n 2" tiny data.batch=16 run.steps=4 run.gradient_order=running output.checkpoint_every=2 \
+    output.folder="$1" >"$1.out" 2>&1 || fail "running on 2 ranks: $(tail -n 3 "$1.out")"
+}
+running straight
+mkdir -p resumed/checkpoints
+cp straight/checkpoints/step_2.h5 resumed/checkpoints
+running resumed
+grep -q "resume=resumed/checkpoints/step_2.h5" resumed.out || fail "not resumed: $(cat resumed.out)"
+expect_same_tensors {straight,resumed}/checkpoints/step_4.h5
+diff <(losses straight | tail -n 2) <(losses resumed) || fail "the losses of the running order differ behind a restart"
 
 # Twelve microbatches: no power of two, but each rank has as many.
 same_on_ranks twelve data.batch=12 data.microbatch=1
@@ -39,4 +54,6 @@ same_on_ranks twelve data.batch=12 data.microbatch=1
 grep -q "^messages of this rank .* bytes$" global_4.out || fail "the profile has no messages"
 grep -Eq "^exchange +[0-9]+ +[1-9][0-9]+$" global_4.out || fail "nothing was exchanged"
 grep -q '"evaluation_loss"' global_4/metrics.jsonl || fail "there was no evaluation"
-grep -q '"dropped_share": 0\.0*[1-9]' sequence_4/metrics.jsonl || fail "no capacity dropped anything"
+for run in sequence_4 all_layers_4; do
+  grep -q '"dropped_share": 0\.0*[1-9]' $run/metrics.jsonl || fail "$run: no capacity dropped anything"
+done
