@@ -55,7 +55,8 @@ struct TextScore {
 
 /// Scores all. The tokens are those of both texts together; what is more than those of the context
 /// alone belongs to the continuation, and so do blanks at the end of the context. A context without
-/// tokens is the end token.
+/// tokens is the end token. Texts that differ in their last token alone, one behind the other, are
+/// computed once.
 std::vector<TextScore> score_texts(const EvaluationInputs& inputs,
                                    const std::vector<ScoredText>& texts);
 

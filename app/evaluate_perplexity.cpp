@@ -108,14 +108,15 @@ class Perplexity {
   }
 
   void flush() {
-    std::vector<std::vector<int>> documents;
+    std::vector<ScoredTokens> documents;
     for (const Window& window : windows_) {
-      documents.push_back(window.tokens);
+      documents.push_back({window.tokens, {}});
     }
     const auto scores = inputs_.model.score(documents);
     for (std::size_t w = 0; w < windows_.size(); ++w) {
-      for (std::size_t i = scores[w].size() - windows_[w].scored; i < scores[w].size(); ++i) {
-        sums_.loss -= scores[w][i].log_probability;
+      const auto& tokens = scores[w].tokens;
+      for (std::size_t i = tokens.size() - windows_[w].scored; i < tokens.size(); ++i) {
+        sums_.loss -= tokens[i].log_probability;
         ++sums_.tokens;
       }
     }

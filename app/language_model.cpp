@@ -32,11 +32,18 @@ auto on_host(const View& device) {
   return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), device);
 }
 
+// One token that is scored behind the one at place t.
+struct Asked {
+  int t;
+  int token;
+  std::vector<TokenScore>* answer;
+};
+
 // Documents that go through the model together.
 struct Row {
   std::vector<int> tokens, labels;  // (T)  labels: the next token; 0 behind the last of a document
   std::vector<int> lengths;
-  std::vector<std::size_t> documents;  // their places in the list
+  std::vector<Asked> asked;  // in the order of t
 };
 
 template <class Storage>
@@ -55,23 +62,23 @@ class ModelOfStorage : public LanguageModel {
   int vocabulary() const override { return trained_.model.config().vocabulary; }
   int most_tokens() const override { return most_; }
 
-  std::vector<std::vector<TokenScore>> score(
-      const std::vector<std::vector<int>>& documents) override {
-    std::vector<std::vector<TokenScore>> scores(documents.size());
+  std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) override {
+    std::vector<ScoresOfTokens> scores(documents.size());
     for (std::size_t d = 0; d < documents.size();) {
       Row row;
       do {
-        add(documents[d], d, row);
+        add(documents[d], scores[d], row);
         ++d;
-      } while (d < documents.size() && fits(row, documents[d]));
-      score(row, scores);
+      } while (d < documents.size() && fits(row, documents[d].tokens));
+      answer(row);
     }
     return scores;
   }
 
   std::vector<double> logits(const std::vector<int>& document) override {
     Row row;
-    add(document, 0, row);
+    ScoresOfTokens unused;
+    add({document, {}}, unused, row);
     const auto normed = forward(row);
     std::vector<double> all;
     for (int first = 0; first < normed.extent_int(0); first += block) {
@@ -87,22 +94,34 @@ class ModelOfStorage : public LanguageModel {
            row.tokens.size() + document.size() <= static_cast<std::size_t>(most_);
   }
 
-  void add(const std::vector<int>& document, std::size_t place, Row& row) const {
-    if (document.empty() || document.size() > static_cast<std::size_t>(most_)) {
-      throw InputError(
-          fmt::format("a text has {} tokens, expected 1 to {} (--window)", document.size(), most_));
-    }
-    for (const int token : document) {
+  void check(const std::vector<int>& tokens) const {
+    for (const int token : tokens) {
       if (token < 0 || token >= vocabulary()) {
         throw InputError(fmt::format("a text has the token {}; this model knows 0 to {}", token,
                                      vocabulary() - 1));
       }
     }
-    row.tokens.insert(row.tokens.end(), document.begin(), document.end());
-    row.labels.insert(row.labels.end(), document.begin() + 1, document.end());
+  }
+
+  void add(const ScoredTokens& document, ScoresOfTokens& scores, Row& row) const {
+    const auto& tokens = document.tokens;
+    if (tokens.empty() || tokens.size() > static_cast<std::size_t>(most_)) {
+      throw InputError(
+          fmt::format("a text has {} tokens, expected 1 to {} (--window)", tokens.size(), most_));
+    }
+    check(tokens);
+    check(document.next);
+    int t = static_cast<int>(row.tokens.size());
+    for (std::size_t i = 1; i < tokens.size(); ++i, ++t) {
+      row.asked.push_back({t, tokens[i], &scores.tokens});
+    }
+    for (const int token : document.next) {
+      row.asked.push_back({t, token, &scores.next});
+    }
+    row.tokens.insert(row.tokens.end(), tokens.begin(), tokens.end());
+    row.labels.insert(row.labels.end(), tokens.begin() + 1, tokens.end());
     row.labels.push_back(0);
-    row.lengths.push_back(static_cast<int>(document.size()));
-    row.documents.push_back(place);
+    row.lengths.push_back(static_cast<int>(tokens.size()));
   }
 
   // The input of the head, (T, D).
@@ -123,27 +142,35 @@ class ModelOfStorage : public LanguageModel {
     return logits;
   }
 
-  void score(const Row& row, std::vector<std::vector<TokenScore>>& scores) {
+  void answer(const Row& row) {
     const auto normed = forward(row);
-    const int T = static_cast<int>(row.tokens.size());
-    const Tensor<const int, 1> labels = on_device(row.labels);
-    const Tensor<double, 1> log_probability("log_probability", T);
-    const Tensor<int, 1> best("best", T);
-    for (int first = 0; first < T; first += block) {
-      const auto logits = logits_of(normed, first);
-      const int rows = logits.extent_int(0);
-      score_tokens<Real>(exec_, logits, Tensor<const int, 1>(labels.data() + first, rows),
-                         Tensor<double, 1>(log_probability.data() + first, rows),
-                         Tensor<int, 1>(best.data() + first, rows));
+    const int N = static_cast<int>(row.asked.size());
+    std::vector<int> rows, tokens;  // of a block of logits; (N)
+    for (const Asked& asked : row.asked) {
+      rows.push_back(asked.t % block);
+      tokens.push_back(asked.token);
+    }
+    const Tensor<const int, 1> all_rows = on_device(rows), all_tokens = on_device(tokens);
+    const Tensor<double, 1> log_probability("log_probability", N);
+    const Tensor<int, 1> best("best", N);
+    for (int first = 0, begin = 0, end = 0; begin < N; first += block, begin = end) {
+      while (end < N && row.asked[end].t < first + block) {
+        ++end;
+      }
+      const int n = end - begin;
+      if (n == 0) {
+        continue;
+      }
+      score_tokens<Real>(exec_, logits_of(normed, first),
+                         Tensor<const int, 1>(all_rows.data() + begin, n),
+                         Tensor<const int, 1>(all_tokens.data() + begin, n),
+                         Tensor<double, 1>(log_probability.data() + begin, n),
+                         Tensor<int, 1>(best.data() + begin, n));
     }
     const auto log_probabilities = on_host(log_probability);
     const auto bests = on_host(best);
-    int t = 0;
-    for (std::size_t n = 0; n < row.lengths.size(); ++n) {
-      for (int i = 0; i + 1 < row.lengths[n]; ++i, ++t) {
-        scores[row.documents[n]].push_back({log_probabilities(t), bests(t) == row.labels[t]});
-      }
-      ++t;
+    for (int i = 0; i < N; ++i) {
+      row.asked[i].answer->push_back({log_probabilities(i), bests(i) == tokens[i]});
     }
   }
 

@@ -14,6 +14,17 @@ struct TokenScore {
   bool greedy = false;           // no other token is more probable
 };
 
+/// Tokens that are scored behind each other, and further ones of which each is scored behind all.
+struct ScoredTokens {
+  std::vector<int> tokens = {};
+  std::vector<int> next = {};
+};
+
+struct ScoresOfTokens {
+  std::vector<TokenScore> tokens = {};  // of all but the first
+  std::vector<TokenScore> next = {};
+};
+
 /// A trained model that judges texts, whatever its precision is.
 class LanguageModel {
  public:
@@ -22,10 +33,8 @@ class LanguageModel {
   virtual int vocabulary() const = 0;
   virtual int most_tokens() const = 0;  // of one document
 
-  /// Of each document the scores of its tokens but the first, in order. Short documents share a
-  /// forward pass, in which none sees another.
-  virtual std::vector<std::vector<TokenScore>> score(
-      const std::vector<std::vector<int>>& documents) = 0;
+  /// Short documents share a forward pass, in which none sees another.
+  virtual std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) = 0;
 
   /// logits (T, V) of one document.
   virtual std::vector<double> logits(const std::vector<int>& document) = 0;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace qnext {
 namespace {
@@ -41,6 +42,24 @@ Pair encode(const ScoredText& scored, TextTokens& text, int most) {
   return {all, count, cut};
 }
 
+// Where the score of a pair stands: behind all tokens of a document but the last.
+struct Place {
+  std::size_t document, next;
+  int continuation;
+  bool cut;
+};
+
+// Pairs that differ in their last token alone, as the letters of a question, share a document.
+Place place(Pair pair, std::vector<ScoredTokens>& documents) {
+  const int last = pair.tokens.back();
+  pair.tokens.pop_back();
+  if (documents.empty() || documents.back().tokens != pair.tokens) {
+    documents.push_back({std::move(pair.tokens), {}});
+  }
+  documents.back().next.push_back(last);
+  return {documents.size() - 1, documents.back().next.size() - 1, pair.continuation, pair.cut};
+}
+
 }  // namespace
 
 std::vector<TextScore> score_texts(const EvaluationInputs& inputs,
@@ -49,22 +68,23 @@ std::vector<TextScore> score_texts(const EvaluationInputs& inputs,
   std::vector<TextScore> results;
   for (std::size_t first = 0; first < texts.size(); first += at_once) {
     const std::size_t end = std::min(first + at_once, texts.size());
-    std::vector<Pair> pairs;
-    std::vector<std::vector<int>> documents;
+    std::vector<Place> places;
+    std::vector<ScoredTokens> documents;
     for (std::size_t i = first; i < end; ++i) {
-      pairs.push_back(encode(texts[i], inputs.text, inputs.model.most_tokens()));
-      documents.push_back(pairs.back().tokens);
+      places.push_back(place(encode(texts[i], inputs.text, inputs.model.most_tokens()), documents));
     }
     const auto scores = inputs.model.score(documents);
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-      TextScore result{.tokens = pairs[i].continuation,
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      TextScore result{.tokens = places[i].continuation,
                        .bytes = static_cast<int>(texts[first + i].continuation.size()),
-                       .cut = pairs[i].cut};
-      for (auto score = scores[i].end() - pairs[i].continuation; score != scores[i].end();
-           ++score) {
-        result.sum += score->log_probability;
-        result.greedy = result.greedy && score->greedy;
-      }
+                       .cut = places[i].cut};
+      const auto add = [&](const TokenScore& score) {
+        result.sum += score.log_probability;
+        result.greedy = result.greedy && score.greedy;
+      };
+      const ScoresOfTokens& found = scores[places[i].document];
+      std::for_each(found.tokens.end() - (places[i].continuation - 1), found.tokens.end(), add);
+      add(found.next[places[i].next]);
       results.push_back(result);
     }
   }

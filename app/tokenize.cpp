@@ -132,39 +132,18 @@ class Tokenization {
   }
 
   Status run() {
-    const SignalGuard signals;
     const TokenProgress start = writer_.progress();
     if (writer_.resumed()) {
       print(fmt::format("goes on behind {} documents", start.documents));
     }
     Told told(total_bytes());
     std::int64_t before = 0;  // bytes of the files before this one
-    for (std::size_t f = 0; f < files_.size(); ++f) {
-      if (static_cast<std::int64_t>(f) >= start.file) {
-        RecordInput input(files_[f], options_.separator);
-        std::int64_t records = 0;
-        if (static_cast<std::int64_t>(f) == start.file) {
-          records = skip(input, start.records);
-        }
-        while (read(input)) {
-          encode(input);
-          for (const Document& document : documents_) {
-            writer_.add(document);
-          }
-          records += static_cast<std::int64_t>(records_.size());
-          told.tell(before + input.used(), writer_.progress());
-          const bool stop = signals.received() != 0;
-          if (stop || unsaved_ >= options_.save_every * 1e6) {
-            writer_.save(static_cast<std::int64_t>(f), records);
-            unsaved_ = 0.0;
-          }
-          if (stop) {
-            told.end();
-            print(fmt::format("{}: the same command goes on behind {} documents",
-                              name_of_signal(signals.received()), writer_.progress().documents));
-            return Status::interrupted;
-          }
-        }
+    for (std::int64_t f = 0; f < static_cast<std::int64_t>(files_.size()); ++f) {
+      if (f >= start.file && !tokenize_file(f, f == start.file ? start.records : 0, before, told)) {
+        told.end();
+        print(fmt::format("{}: the same command goes on behind {} documents",
+                          name_of_signal(signals_.received()), writer_.progress().documents));
+        return Status::interrupted;
       }
       before += static_cast<std::int64_t>(fs::file_size(files_[f]));
     }
@@ -176,6 +155,29 @@ class Tokenization {
 
  private:
   static void print(const std::string& text) { std::fputs((text + "\n").c_str(), stdout); }
+
+  // Behind the records that are done. False where a signal ends it.
+  bool tokenize_file(std::int64_t f, std::int64_t done, std::int64_t before, Told& told) {
+    RecordInput input(files_[f], options_.separator);
+    std::int64_t records = skip(input, done);
+    while (read(input)) {
+      encode(input);
+      for (const Document& document : documents_) {
+        writer_.add(document);
+      }
+      records += static_cast<std::int64_t>(records_.size());
+      told.tell(before + input.used(), writer_.progress());
+      const bool stop = signals_.received() != 0;
+      if (stop || unsaved_ >= options_.save_every * 1e6) {
+        writer_.save(f, records);
+        unsaved_ = 0.0;
+      }
+      if (stop) {
+        return false;
+      }
+    }
+    return true;
+  }
 
   // Of all that decides the bytes.
   std::string settings() const {
@@ -272,6 +274,7 @@ class Tokenization {
   }
 
   const TokenizeOptions& options_;
+  SignalGuard signals_;
   std::vector<std::string> files_;
   Tokenizer tokenizer_;
   ChatStyle style_;

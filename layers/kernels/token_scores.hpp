@@ -5,13 +5,14 @@
 
 namespace qnext {
 
-/// Of each row of logits (R, V) what a model says of its label (R), a token of the vocabulary:
+/// What a model says of tokens (N), each of which belongs to a row of its logits (R, V); rows (N),
+/// r = rows(n):
 ///
-///     log_probability_r = l_r,label - log sum_v exp(l_rv)     (R)
-///     best_r = argmax_v l_rv, the first of equals             (R)
+///     log_probability_n = l_r,token - log sum_v exp(l_rv)     (N)
+///     best_n = argmax_v l_rv, the first of equals             (N)
 template <class Real>
 void score_tokens(const Exec& exec, const Tensor<const Real, 2>& logits,
-                  const Tensor<const int, 1>& labels, const Tensor<double, 1>& log_probability,
-                  const Tensor<int, 1>& best);
+                  const Tensor<const int, 1>& rows, const Tensor<const int, 1>& tokens,
+                  const Tensor<double, 1>& log_probability, const Tensor<int, 1>& best);
 
 }  // namespace qnext

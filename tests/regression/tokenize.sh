@@ -20,7 +20,7 @@ to_tokens() {
 }
 two_steps() {
   expect_status 0 "$QNEXT" train "$QNEXT_SOURCE/inputs/tiny.yaml" "data.train=[{path: $1}]" output.folder="$2" \
-    model.vocabulary=400 'data.evaluate={last_fraction: 0.0, every: 0}' run.steps=2 output.checkpoint_every=0 \
+    model.vocabulary=400 'data.evaluate={last_fraction: 0.0, every: 0}' run.steps=2 output.checkpoint_every=2 \
     'optimizer.learning_rate={peak: 1.0e-3, schedule: constant}' "${@:3}"
 }
 same() {
@@ -89,6 +89,14 @@ two_steps texts/c.jsonl from_text data.tokenizer=tokenizer
 expect_status 0 to_tokens texts/c.jsonl chats
 two_steps chats from_files
 [ "$(losses from_text)" = "$(losses from_files)" ] || fail "texts and their token files train differently"
+
+# Who names the run means its tokenizer too.
+expect_status 0 "$QNEXT" evaluate perplexity from_text texts/a.txt --output perplexity.json
+grep -q '"tokenizer":"tokenizer/tokenizer.json"' perplexity.json || fail "evaluate does not take the tokenizer of the deck"
+expect_status 0 "$QNEXT" generate from_text --prompt 'the Kokkos' --length 3
+expect_text "the Kokkos"
+count=$("$QNEXT" generate from_text --prompt 'the Kokkos' --length 0 --ids 2>/dev/null | wc -w)
+[ "$count" -lt 10 ] || fail "generate takes bytes and not the tokenizer of the deck: $count tokens"
 
 expect_status 2 to_tokens missing x
 expect_text "missing: there is no such file or folder"

@@ -32,18 +32,26 @@ class Alphabet : public LanguageModel {
     return (next ? seen : 0.0) - std::log(std::exp(seen) + vocabulary - 1.0);
   }
 
-  std::vector<std::vector<TokenScore>> score(
-      const std::vector<std::vector<int>>& documents) override {
-    std::vector<std::vector<TokenScore>> scores;
-    for (const auto& document : documents) {
+  std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) override {
+    std::vector<ScoresOfTokens> scores;
+    for (const auto& [tokens, next] : documents) {
+      ++passes;
       scores.emplace_back();
-      for (std::size_t t = 1; t < document.size(); ++t) {
-        const bool next = document[t] == document[t - 1] + 1;
-        scores.back().push_back({log_probability(static_cast<int>(t), next, vocabulary_), next});
+      const auto add = [&, &all = tokens](std::size_t t, int token, auto& list) {
+        const bool follows = token == all[t - 1] + 1;
+        list.push_back({log_probability(static_cast<int>(t), follows, vocabulary_), follows});
+      };
+      for (std::size_t t = 1; t < tokens.size(); ++t) {
+        add(t, tokens[t], scores.back().tokens);
+      }
+      for (const int token : next) {
+        add(tokens.size(), token, scores.back().next);
       }
     }
     return scores;
   }
+
+  int passes = 0;
 
   std::vector<double> logits(const std::vector<int>& document) override {
     std::vector<double> all(document.size() * vocabulary_, 0.0);
@@ -181,6 +189,24 @@ TEST(Choice, TakesTheMostProbable) {
   EXPECT_EQ(number(report, "items"), 3);
   EXPECT_NEAR(number(report, "accuracy"), 1.0 / 3.0, 1e-15);
   EXPECT_NEAR(number(report, "accuracy_per_byte"), 2.0 / 3.0, 1e-15);
+}
+
+// Texts that differ in their last token alone go through the model once.
+TEST(ScoreTexts, AsksForWhatIsCommonOnce) {
+  Alphabet model(256, 50);
+  TextTokens text("");
+  const EvaluateOptions options{};
+  const auto scores =
+      score_texts({options, model, text}, {{"ab", "c"}, {"ab", "d"}, {"ab", "cd"}, {"x", "y"}});
+  EXPECT_EQ(model.passes, 3);
+  const auto p = [](int seen, bool next) { return Alphabet::log_probability(seen, next, 256); };
+  EXPECT_EQ(scores[0].sum, p(2, true));
+  EXPECT_EQ(scores[1].sum, p(2, false));
+  EXPECT_EQ(scores[2].sum, p(2, true) + p(3, true));
+  EXPECT_EQ(scores[3].sum, p(1, true));
+  EXPECT_EQ(scores[2].tokens, 2);
+  EXPECT_FALSE(scores[1].greedy);
+  EXPECT_TRUE(scores[3].greedy);
 }
 
 TEST(Choice, NamesTheLineThatItRefuses) {

@@ -14,15 +14,21 @@ struct Scores {
   std::vector<double> log_probability, best;
 };
 
+// Rows in the other order than tokens, and the first row once more.
 template <class Real>
-Scores scored(const std::vector<double>& logits, const std::vector<int>& labels, int V) {
-  const int R = static_cast<int>(labels.size());
-  const auto log_probability = test::nan_tensor<double>(R);
-  const Tensor<int, 1> best("best", R), device_labels("labels", R);
+Scores scored(const std::vector<double>& logits, const std::vector<int>& tokens, int V) {
+  const int N = static_cast<int>(tokens.size()), R = static_cast<int>(logits.size()) / V;
+  const auto log_probability = test::nan_tensor<double>(N);
+  const Tensor<int, 1> best("best", N), device_tokens("tokens", N), rows("rows", N);
+  std::vector<int> row_of;
+  for (int n = 0; n < N; ++n) {
+    row_of.push_back(n < R ? R - 1 - n : 0);
+  }
   Kokkos::deep_copy(best, -7);
-  Kokkos::deep_copy(device_labels, HostTensor<const int, 1>(labels.data(), R));
-  score_tokens<Real>(Exec{}, test::to_device<Real>(logits, R, V), device_labels, log_probability,
-                     best);
+  Kokkos::deep_copy(device_tokens, HostTensor<const int, 1>(tokens.data(), N));
+  Kokkos::deep_copy(rows, HostTensor<const int, 1>(row_of.data(), N));
+  score_tokens<Real>(Exec{}, test::to_device<Real>(logits, R, V), rows, device_tokens,
+                     log_probability, best);
   return {test::to_host(log_probability), test::to_host(best)};
 }
 
@@ -31,20 +37,20 @@ Scores scored(const std::vector<double>& logits, const std::vector<int>& labels,
 template <class Real>
 void expect_definition(int R, int V) {
   const auto logits = test::rounded<Real>(test::uniform(std::int64_t{R} * V, -8.0, 8.0, 3));
-  std::vector<int> labels;
-  for (int r = 0; r < R; ++r) {
-    labels.push_back((r * 7 + 3) % V);
+  std::vector<int> tokens;
+  for (int n = 0; n <= R; ++n) {
+    tokens.push_back((n * 7 + 3) % V);
   }
-  const Scores found = scored<Real>(logits, labels, V);
-  for (int r = 0; r < R; ++r) {
-    const double* const row = &logits[static_cast<std::size_t>(r) * V];
+  const Scores found = scored<Real>(logits, tokens, V);
+  for (int n = 0; n <= R; ++n) {
+    const double* const row = &logits[static_cast<std::size_t>(n < R ? R - 1 - n : 0) * V];
     double sum = 0.0;
     for (int v = 0; v < V; ++v) {
       sum += std::exp(row[v]);
     }
-    EXPECT_NEAR(found.log_probability[r], row[labels[r]] - std::log(sum),
+    EXPECT_NEAR(found.log_probability[n], row[tokens[n]] - std::log(sum),
                 32.0 * test::epsilon_of<Real>() + V * test::epsilon_of<double>());
-    EXPECT_EQ(found.best[r], std::max_element(row, row + V) - row);
+    EXPECT_EQ(found.best[n], std::max_element(row, row + V) - row);
   }
 }
 
