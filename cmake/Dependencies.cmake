@@ -138,6 +138,15 @@ qnext_require(nlohmann_json "apt-get install nlohmann-json3-dev")
 qnext_require(CLI11 "apt-get install libcli11-dev")
 
 qnext_header_and_library(xxhash xxhash.h xxhash "apt-get install libxxhash-dev")
+qnext_header_and_library(PCRE2 pcre2.h pcre2-8 "apt-get install libpcre2-dev")
+qnext_header_and_library(utf8proc utf8proc.h utf8proc "apt-get install libutf8proc-dev")
+# \p{White_Space} came with PCRE2 10.40.
+file(STRINGS "${PCRE2_INCLUDE_DIR}/pcre2.h" qnext_pcre2_minor REGEX "^#define PCRE2_MINOR")
+string(REGEX REPLACE "[^0-9]*PCRE2_MINOR *" "" qnext_pcre2_minor "${qnext_pcre2_minor}")
+if(qnext_pcre2_minor LESS 40)
+  message(FATAL_ERROR "PCRE2 10.${qnext_pcre2_minor} in ${PCRE2_INCLUDE_DIR} is too old, 10.40 or newer is wanted. "
+                      "Set PCRE2_ROOT to the folder where it is installed.")
+endif()
 # yaml-cpp calls its target yaml-cpp up to 0.7 and yaml-cpp::yaml-cpp from 0.8.
 if(NOT TARGET yaml-cpp::yaml-cpp)
   add_library(yaml-cpp::yaml-cpp INTERFACE IMPORTED)

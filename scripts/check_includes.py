@@ -27,6 +27,7 @@ WALLED = {
     "zlib.h": {"io"},
     "zstd.h": {"io"},
     "pcre2.h": {"io"},
+    "utf8proc": {"io"},
     "CLI/": {"app"},
     "gtest/": {"tests"},
     "gmock/": {"tests"},
