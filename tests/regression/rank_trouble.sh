@@ -42,8 +42,10 @@ expect_one_message "qnext: rank 0 of 2: refused/checkpoints/step_4.h5.part: cann
 [ "$(ls refused/checkpoints)" = step_4.h5 ] || fail "a refused checkpoint left $(ls refused/checkpoints)"
 
 long_run() {
+  local folder=$1
+  shift
   prefix="exec $QNEXT_MPIRUN -n 4" tiny data.microbatch=1 run.steps=100000 output.checkpoint_every=0 \
-    'optimizer.learning_rate={peak: 1e-3, schedule: constant}' output.folder="$1" >"$1.out" 2>&1
+    'optimizer.learning_rate={peak: 1e-3, schedule: constant}' output.folder="$folder" "$@" >"$folder.out" 2>&1
 }
 
 # ranks_of LAUNCHER: their process numbers.
@@ -79,6 +81,22 @@ wait_for stop/metrics.jsonl
 touch stop/stop
 expect_end $run 0
 [ ! -e stop/stop ] || fail "the file stop is still there"
+
+# A rank that stands still: the others say what they wait in, and go on when it does.
+long_run still parallel.watchdog=0.02 &
+run=$!
+wait_for still/metrics.jsonl
+victim=$(ranks_of $run | tail -1)
+kill -STOP "$victim"
+for _ in $(seq 100); do
+  [ "$(grep -c "waits in" still.out)" -lt 3 ] || break
+  sleep 0.1
+done
+kill -CONT "$victim"
+touch still/stop
+expect_end $run 0
+[ "$(grep -oE "rank [0-9] of 4: waits in [a-z ]+ since" still.out | cut -d' ' -f2 | sort -u | wc -l)" -ge 3 ] ||
+  fail "three ranks wait for the fourth: $(grep "rank . of" still.out)"
 
 # A disk that is full for one rank alone: the checkpoint before it stays, and nothing of the broken one.
 long_run full &
