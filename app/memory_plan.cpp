@@ -59,7 +59,7 @@ ParameterBytes parameter_bytes(const ParameterTable& table, const ProcessGrid& g
 
 template <class Storage>
 void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& plan) {
-  ParameterTable table;
+  ParameterTable table(config.bucket);
   ProcessGrid grid{config.degrees};
   grid.place.pipeline = stage;
   const Model<Storage> model(config.model, grid, table, config.pipeline.chunks_of(stage));
@@ -76,15 +76,16 @@ void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& pla
   const ParameterBytes bytes = parameter_bytes(table, grid);
   const int levels = GradientSum::levels(config.run.gradient_order, config.microbatches_of_rank());
   MemoryPlan& memory = plan.stages.emplace_back();
-  memory.lines = {{"weights", bytes.weights},
-                  {"gradients", bytes.gradients},
-                  {"gradient stack", levels * bytes.gradients},
-                  {"master weights", bytes.masters},
-                  {"moments", 2 * bytes.moments},
-                  {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table)},
-                  {"activations", measure.peak()},
-                  {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
-                  {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
+  memory.lines = {
+      {"weights", bytes.weights},
+      {"gradients", bytes.gradients},
+      {"gradient stack", levels * bytes.gradients},
+      {"master weights", bytes.masters},
+      {"moments", 2 * bytes.moments},
+      {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table, config.bucket)},
+      {"activations", measure.peak()},
+      {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
+      {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   memory.activations = by_name(measure.at_peak());
   plan.local_elements = std::max(plan.local_elements, table.local_elements());
   if (stage == 0) {

@@ -97,6 +97,7 @@ struct RunConfig {
   bool chooses_layout = false;  // `parallel: auto`: the degrees are those that a plan finds best
   std::string machine;          // file of rates for that; empty: round numbers
   PipelineCut pipeline;
+  std::int64_t bucket = std::int64_t{25} << 20;  // bytes of gradients that are sent at a time
   double watchdog = 10.0;  // minutes that a rank may stand still before it says where; 0: none
   std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
   OutputSettings output;

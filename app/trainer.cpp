@@ -53,7 +53,8 @@ Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFo
       folder_(folder),
       log_(log),
       grid_(grid),
-      trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline)),
+      trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
+               config.bucket),
       optimizer_(config.optimizer.adamw, trained_.table, grid),
       stream_(config.training_stream()),
       evaluation_(config.data.evaluates()
@@ -170,9 +171,8 @@ void Trainer<Storage>::step() {
   const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches);
   const double rate = config_.optimizer.learning_rate.rate(state_.step);
   if (may_update(numbers)) {
-    const Phase phase("update");
     ++state_.updates;
-    optimizer_.update(exec_, state_.updates, rate, numbers.gradients.global);
+    step_.update(exec_, state_.updates, rate, numbers.gradients.global);
   }
   fence(exec_, "train: the step is timed");
   state_.cursor.sequences += config_.data.batch;
@@ -193,6 +193,7 @@ void Trainer<Storage>::step() {
 
 template <class Storage>
 void Trainer<Storage>::evaluate() {
+  step_.wait_for_weights();
   const auto begin = Clock::now();
   const EvaluationResult result = qnext::evaluate(exec_, trained_.model, step_.memory(),
                                                   step_.messages(), largest_, *evaluation_, grid_);
@@ -265,6 +266,7 @@ template <class Storage>
 void Trainer<Storage>::checkpoint(const char* why) {
   if (last_checkpoint_ != state_.step) {
     const Phase phase("checkpoint");
+    step_.wait_for_weights();
     if (metrics_) {
       metrics_->flush();
     }
@@ -340,6 +342,7 @@ Status Trainer<Storage>::run() {
       return *status;
     }
   }
+  step_.wait_for_weights();
   if (config_.output.checkpoints()) {
     checkpoint("end");
   }

@@ -29,8 +29,10 @@ TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& 
       actions_(pipeline_schedule(config.pipeline_of_step(), grid.place.pipeline)),
       memory_(model, largest, most_in_flight(actions_, config.pipeline.chunks)),
       messages_(grid, model),
-      rank_sum_(TreeSum::workspace_bytes(grid, table)),
+      shards_(named_apart(optimizer.shards(), table, grid, "gradients")),
+      rank_sum_(TreeSum::workspace_bytes(grid, table, config.bucket), config.bucket),
       replica_sum_(grid, table),
+      weights_(table, named_apart(optimizer.shards(), table, grid, "weights")),
       load_(config.model),
       sums_(LossSums::make()),
       losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {
@@ -38,6 +40,7 @@ TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& 
     gradient_sums_.emplace_back(table, config.run.gradient_order, config.microbatches_of_rank(),
                                 chunk.place);
   }
+  unfinished_.resize(model.chunks().size());
 }
 
 template <class Storage>
@@ -83,7 +86,8 @@ void TrainingStep<Storage>::forward(const Exec& exec, const PipelineAction& acti
   slot.batch = to_device(batch, grid_);
   messages_.receive_input(slot);
   const Phase phase("forward");
-  model_.forward(exec, slot.batch, dropout, slot.saved, memory_.work(shape));
+  model_.forward(exec, slot.batch, dropout, slot.saved, memory_.work(shape), nullptr, nullptr,
+                 [&](std::size_t row) { weights_.wait_for_rows(row); });
   load_.add<Storage>(exec, slot.saved, static_cast<int>(batch.tokens.size()));
   messages_.send_output(slot);
 }
@@ -102,21 +106,43 @@ void TrainingStep<Storage>::backward(const Exec& exec, const PipelineAction& act
   sums_.clear(exec);
   messages_.receive_gradient(slot, work, sums_);
   const Phase phase("backward");
-  model_.backward(exec, slot.batch, scale, dropout, slot.saved, work, sums_);
+  const bool last = action.microbatch == config_.microbatches_of_rank() - 1;
+  unfinished_[action.chunk] = gradient_sums_[action.chunk].groups().size();
+  model_.backward(exec, slot.batch, scale, dropout, slot.saved, work, sums_,
+                  [&](std::size_t first_row) {
+                    if (last) {
+                      sum_finished_rows(exec, action.chunk, first_row);
+                    }
+                    rank_sum_.progress();
+                  });
   keep_losses(exec, slot.saved.chunk, action.microbatch);
   messages_.send_gradient(exec, memory_, slot, work, sums_);
 }
 
+// In the last backward pass of a chunk, whose gradients are final from the last layer on: the
+// groups of the table whose rows are no more in front of that one.
 template <class Storage>
-void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
-  const Phase phase("gradients over ranks");
-  for (std::size_t g = 0; g < table_.groups().size(); ++g) {
+void TrainingStep<Storage>::sum_finished_rows(const Exec& exec, int chunk, std::size_t first_row) {
+  const GradientSum& sum = gradient_sums_[chunk];
+  std::size_t& unfinished = unfinished_[chunk];
+  for (; unfinished > 0; --unfinished) {
+    const std::size_t g = sum.groups()[unfinished - 1];
     const auto& group = table_.groups()[g];
-    const Shards& shards = optimizer_.shards()[g];
+    if (group.first_row < first_row) {
+      return;
+    }
+    sum.finish(exec, g);
     accum_of(group.type) == DataType::float64
-        ? rank_sum_.sum_parts<double>(exec, gradients_of<double>(group), shards)
-        : rank_sum_.sum_parts<float>(exec, gradients_of<float>(group), shards);
-    replica_sum_.sum(exec, g, shards.begin(), shards.end());
+        ? rank_sum_.start<double>(exec, gradients_of<double>(group), shards_[g])
+        : rank_sum_.start<float>(exec, gradients_of<float>(group), shards_[g]);
+  }
+}
+
+template <class Storage>
+void TrainingStep<Storage>::sum_over_replicas(const Exec& exec) {
+  const Phase phase("gradients over replicas");
+  for (std::size_t g = 0; g < shards_.size(); ++g) {
+    replica_sum_.sum(exec, g, shards_[g].begin(), shards_[g].end());
   }
   grid_.data.sum_whole(model_.balance_loss().step_counts());
   grid_.pipeline.sum_whole(model_.balance_loss().step_counts());
@@ -159,10 +185,11 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
                    : backward(exec, action, batch, mask, scale);
   }
   memory_.wait();
-  for (GradientSum& sum : gradient_sums_) {
-    sum.finish(exec);
+  {
+    const Phase phase("gradients over ranks");
+    rank_sum_.wait();
   }
-  sum_over_ranks(exec);
+  sum_over_replicas(exec);
   model_.balance_loss().end_step(exec);
 
   const Phase phase("gradient norm");
@@ -173,6 +200,16 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
   numbers.mean_length = counts.mean_length();
   numbers.tokens = counts.tokens;
   return numbers;
+}
+
+template <class Storage>
+void TrainingStep<Storage>::update(const Exec& exec, std::int64_t updates, double learning_rate,
+                                   double gradient_norm) {
+  const Phase phase("update");
+  for (std::size_t group = 0; group < shards_.size(); ++group) {
+    optimizer_.update(exec, updates, learning_rate, gradient_norm, group);
+    weights_.start(group);
+  }
 }
 
 template class TrainingStep<bf16>;

@@ -88,19 +88,6 @@ void convert(const bf16* from, float* to, std::int64_t count) {
   fence(Exec{}, "adamw: masters and parameters agree before anybody reads them");
 }
 
-// The parameters of a group as plain numbers of its type.
-template <class Visit>
-void visit_values(const ParameterTable::Group& group, const Visit& visit) {
-  switch (group.type) {
-    case DataType::bf16:
-      return visit(Tensor<bf16, 1>(at<bf16>(group.values, 0), group.elements));
-    case DataType::float32:
-      return visit(Tensor<float, 1>(at<float>(group.values, 0), group.elements));
-    case DataType::float64:
-      return visit(Tensor<double, 1>(at<double>(group.values, 0), group.elements));
-  }
-}
-
 }  // namespace
 
 AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid)
@@ -184,8 +171,15 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   }
   fence(exec, "adamw: the host reads the sums of squares");
   std::vector<HostTensor<double, 1>> host;
+  std::vector<Transfer> gathered;  // all at once: a group is a few numbers
   for (std::size_t g = 0; g < sums_.size(); ++g) {
-    shards_[g].over.all_gather_parts(sums_[g], shards_[g].block_borders);
+    const Tensor<std::byte, 1> bytes(reinterpret_cast<std::byte*>(sums_[g].data()),
+                                     sums_[g].size() * sizeof(double));
+    gathered.push_back(
+        shards_[g].over.start_gather(bytes, sizeof(double), shards_[g].block_borders));
+  }
+  for (std::size_t g = 0; g < sums_.size(); ++g) {
+    gathered[g].wait();
     host.push_back(Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sums_[g]));
   }
   std::vector<double> mine;
@@ -258,12 +252,12 @@ void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step
   Kokkos::parallel_for("adamw::update", row_policy(exec, blocks), kernel);
 }
 
-void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
-                   double gradient_norm) const {
+void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate, double gradient_norm,
+                   std::size_t group) const {
   const double scale =
       config_.clip > 0.0 ? std::min(1.0, config_.clip / (gradient_norm + 1e-6)) : 1.0;
   for (const Parameter& row : table_.rows()) {
-    if (!row.alias_of.empty()) {
+    if (!row.alias_of.empty() || row.group != static_cast<int>(group)) {
       continue;
     }
     switch (row.type) {
@@ -278,10 +272,12 @@ void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
         break;
     }
   }
-  for (std::size_t g = 0; g < shards_.size(); ++g) {
-    visit_values(table_.groups()[g], [&](const auto& values) {
-      shards_[g].over.all_gather_parts(values, shards_[g].borders);
-    });
+}
+
+void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
+                   double gradient_norm) const {
+  for (std::size_t group = 0; group < shards_.size(); ++group) {
+    update(exec, step, learning_rate, gradient_norm, group);
   }
 }
 

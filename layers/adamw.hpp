@@ -64,10 +64,14 @@ class AdamW {
   /// all ranks.
   GradientNorms gradient_norms(const Exec& exec) const;
 
-  /// One update with `step` = 1, 2, ... Gradients are scaled by min(1, clip / (norm + 1e-6)). Then
-  /// every rank has all parameters.
+  /// One update with `step` = 1, 2, ... Gradients are scaled by min(1, clip / (norm + 1e-6)). Each
+  /// rank has its own part of the new parameters then, and the others are theirs to send.
   void update(const Exec& exec, std::int64_t step, double learning_rate,
               double gradient_norm) const;
+
+  /// The same of one group of the table.
+  void update(const Exec& exec, std::int64_t step, double learning_rate, double gradient_norm,
+              std::size_t group) const;
 
  private:
   AdamWConfig config_;

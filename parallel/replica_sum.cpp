@@ -4,6 +4,7 @@
 #include "parallel/ordered_sum.hpp"
 
 #include <algorithm>
+#include <map>
 
 namespace qnext {
 namespace {
@@ -29,11 +30,15 @@ ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
   const bool at_an_end =
       grid.place.pipeline == 0 || grid.place.pipeline == grid.degrees.pipeline - 1;
   const Communicator ends = grid.pipeline.split(at_an_end ? 0 : 1);
+  std::map<int, Communicator> neighbours;  // by how many they are: libraries have few communicators
   for (const auto& group : table.groups()) {
-    over_.push_back(
-        group.on_two_stages
-            ? ends.named("replicas")
-            : grid.tensor.split(grid.place.tensor / replicas(grid, group)).named("replicas"));
+    const int count = replicas(grid, group);
+    if (!group.on_two_stages && count > 1 && !neighbours.contains(count)) {
+      neighbours.emplace(count, grid.tensor.split(grid.place.tensor / count).named("replicas"));
+    }
+    over_.push_back(group.on_two_stages ? ends.named("replicas")
+                    : count > 1         ? neighbours.at(count)
+                                        : Communicator());
   }
 }
 

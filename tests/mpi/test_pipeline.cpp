@@ -65,6 +65,7 @@ RunConfig config_of(const Case& c, const Degrees& degrees) {
   if (degrees.pipeline == 1) {
     config.pipeline.layers = {5};
   } else {
+    config.bucket = 20001;  // and one for everything without stages
     config.pipeline.chunks = c.chunks;
     config.pipeline.layers = c.stage_layers;
   }
@@ -100,7 +101,8 @@ struct Training {
   Training(const Case& c, const ProcessGrid& grid)
       : config(config_of(c, grid.degrees)),
         grid(grid),
-        trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline)),
+        trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
+                config.bucket),
         optimizer(AdamWConfig{}, trained.table, grid),
         step(config, grid, trained.model, trained.table, optimizer, config.shape(3)) {
     initialise(trained.table, 1);
@@ -125,7 +127,8 @@ struct Training {
     return numbers;
   }
   void update(std::int64_t s, const StepNumbers& numbers) {
-    optimizer.update(Exec{}, s, 0.01, numbers.gradients.global);
+    step.update(Exec{}, s, 0.01, numbers.gradients.global);
+    step.wait_for_weights();
   }
 };
 

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # 1, 2, 4 and once 8 data ranks train the same model, bit for bit: in float and bf16, with MTP, packed
-# documents, dropout, two microbatches a rank at least, evaluation, and a balance loss of each kind.
+# documents, dropout, two microbatches a rank at least, evaluation, and a balance loss of each kind; with
+# other buckets on each number of ranks: one for all, one for each tensor, and sizes that fit nothing.
 . "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+
+declare -A bucket=([1]=1GiB [2]=1 [4]=100003 [8]=20KiB)
 
 # same_on_ranks NAME OVERRIDES ...: runs NAME_1, NAME_2 and NAME_4, or those of $more, and compares them.
 same_on_ranks() {
   local name=$1
   shift
   for ranks in 1 ${more:-2 4}; do
-    prefix="$QNEXT_MPIRUN -n $ranks" tiny data.batch=16 run.steps=4 "$@" \
+    prefix="$QNEXT_MPIRUN -n $ranks" tiny data.batch=16 run.steps=4 parallel.bucket="${bucket[$ranks]}" "$@" \
       'data.evaluate={last_fraction: 0.002, every: 2}' output.folder="${name}_$ranks" >"${name}_$ranks.out" 2>&1 || {
       cat "${name}_$ranks.out"
       fail "$name on $ranks ranks"
@@ -37,6 +40,10 @@ more="2 8" same_on_ranks each_layer 'model.experts.balance_loss={form: maxtext, 
 same_on_ranks twelve data.batch=12 data.microbatch=1
 
 grep -q "^messages of this rank .* bytes$" global_4.out || fail "the profile has no messages"
+for content in gradients weights "gradients of experts" "weights of experts"; do
+  grep -Eq "^group: $content +[0-9]+ +[1-9][0-9]+ +[0-9.]+ +[0-9.]+ +[0-9.]+%$" global_4.out ||
+    fail "the profile does not say how much of the $content was hidden"
+done
 grep -Eq "^exchange +[0-9]+ +[1-9][0-9]+$" global_4.out || fail "nothing was exchanged"
 grep -q '"evaluation_loss"' global_4/metrics.jsonl || fail "there was no evaluation"
 grep -q '"dropped_share": 0\.0*[1-9]' sequence_4/metrics.jsonl || fail "no capacity dropped anything"

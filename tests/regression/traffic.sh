@@ -25,7 +25,7 @@ expect_bytes() {
   while read -r line; do
     group=$(sed -E 's/ +[0-9,]+  .*//' <<<"$line")
     planned=$(sed -E 's/.* ([0-9,]+)  [0-9.]+ [KMG]?i?B in .*/\1/; s/,//g' <<<"$line")
-    counted=$(sed -nE "s/^to ranks of: $group +[0-9]+ +([0-9]+)\$/\1/p" counted)
+    counted=$(sed -nE "s/^group: $group +[0-9]+ +([0-9]+) .*/\1/p" counted)
     allowed=0
     [ "$group" != expert ] || allowed=$((planned * steps / 10))
     local difference=$((counted - planned * steps))
