@@ -105,8 +105,8 @@ class KernelBench {
   }
 
   std::vector<Measurement> layers() {
-    layer<GatedDeltaNet<Storage>>("gated delta net", model_.layer.delta_net, delta_net_products());
-    layer<GatedAttention<Storage>>("gated attention", model_.layer.attention, attention_products());
+    mixer<GatedDeltaNet<Storage>>("gated delta net", model_.layer.delta_net, delta_net_products());
+    mixer<GatedAttention<Storage>>("gated attention", model_.layer.attention, attention_products());
     experts();
     dense();
     head();
@@ -214,8 +214,11 @@ class KernelBench {
     return model_.width * (3 * query + 2 * key) + query * sequence_;
   }
 
-  template <class Layer, class Config>
-  void layer(const std::string& name, const Config& config, double macs_per_token) {
+  /// `forward` and `backward` are given the layer, its input, its output or the gradient of it, and
+  /// the layer's memory.
+  template <class Layer, class Config, class Forward, class Backward>
+  void layer(const std::string& name, const Config& config, double macs_per_token,
+             const Forward& forward, const Backward& backward) {
     ParameterTable table;
     const Layer layer(config, ProcessGrid{}, table, "bench");
     table.lay_out();
@@ -226,12 +229,22 @@ class KernelBench {
       auto saved = layer.reserve_saved(arena, shape_);
       return std::pair(saved, layer.reserve_work(arena, shape_));
     });
-    add(name + ", forward", 2.0 * macs_per_token * T_, 0.0, [&] {
-      layer.forward(Exec{}, documents_, x, nullptr, y, nullptr, memory.first, memory.second);
-    });
-    add(name + ", backward", 4.0 * macs_per_token * T_, 0.0, [&] {
-      layer.backward(Exec{}, documents_, x, nullptr, memory.first, y, nullptr, memory.second);
-    });
+    add(name + ", forward", 2.0 * macs_per_token * T_, 0.0,
+        [&] { forward(layer, x, y, memory.first, memory.second); });
+    add(name + ", backward", 4.0 * macs_per_token * T_, 0.0,
+        [&] { backward(layer, x, y, memory.first, memory.second); });
+  }
+
+  template <class Mixer, class Config>
+  void mixer(const std::string& name, const Config& config, double macs_per_token) {
+    layer<Mixer>(
+        name, config, macs_per_token,
+        [&](const auto& layer, const auto& x, const auto& y, auto& saved, const auto& work) {
+          layer.forward(Exec{}, documents_, x, nullptr, y, nullptr, saved, work);
+        },
+        [&](const auto& layer, const auto& x, const auto& dy, auto& saved, const auto& work) {
+          layer.backward(Exec{}, documents_, x, nullptr, saved, dy, nullptr, work);
+        });
   }
 
   void experts() {
@@ -239,22 +252,14 @@ class KernelBench {
     if (c.experts == 0) {
       return;
     }
-    ParameterTable table;
-    const MixtureOfExperts<Storage> layer(c, ProcessGrid{}, table, "bench");
-    table.lay_out();
-    initialise(table, 1);
-    const auto x = numbers<Storage>(1.0, T_, model_.width),
-               y = numbers<Storage>(1.0, T_, model_.width);
-    auto memory = with_memory([&](Arena& arena) {
-      auto saved = layer.reserve_saved(arena, shape_);
-      return std::pair(saved, layer.reserve_work(arena, shape_));
-    });
-    const double macs =
-        3.0 * model_.width * (c.experts_per_token * c.expert_width + c.shared_width);
-    add("experts, forward", 2.0 * macs * T_, 0.0,
-        [&] { layer.forward(Exec{}, documents_, x, y, memory.first, memory.second); });
-    add("experts, backward", 4.0 * macs * T_, 0.0,
-        [&] { layer.backward(Exec{}, documents_, x, memory.first, nullptr, y, memory.second); });
+    layer<MixtureOfExperts<Storage>>(
+        "experts", c, 3.0 * model_.width * (c.experts_per_token * c.expert_width + c.shared_width),
+        [&](const auto& layer, const auto& x, const auto& y, auto& saved, const auto& work) {
+          layer.forward(Exec{}, documents_, x, y, saved, work);
+        },
+        [&](const auto& layer, const auto& x, const auto& dy, auto& saved, const auto& work) {
+          layer.backward(Exec{}, documents_, x, saved, nullptr, dy, work);
+        });
   }
 
   void dense() {
@@ -262,21 +267,14 @@ class KernelBench {
     if (c.width == 0) {
       return;
     }
-    ParameterTable table;
-    const DenseMlp<Storage> layer(c, ProcessGrid{}, table, "bench");
-    table.lay_out();
-    initialise(table, 1);
-    const auto x = numbers<Storage>(1.0, T_, model_.width),
-               y = numbers<Storage>(1.0, T_, model_.width);
-    auto memory = with_memory([&](Arena& arena) {
-      auto saved = layer.reserve_saved(arena, shape_);
-      return std::pair(saved, layer.reserve_work(arena, shape_));
-    });
-    const double macs = 3.0 * model_.width * c.width;
-    add("dense MLP, forward", 2.0 * macs * T_, 0.0,
-        [&] { layer.forward(Exec{}, x, y, memory.first, memory.second); });
-    add("dense MLP, backward", 4.0 * macs * T_, 0.0,
-        [&] { layer.backward(Exec{}, x, memory.first, y, memory.second); });
+    layer<DenseMlp<Storage>>(
+        "dense MLP", c, 3.0 * model_.width * c.width,
+        [&](const auto& layer, const auto& x, const auto& y, auto& saved, const auto& work) {
+          layer.forward(Exec{}, x, y, saved, work);
+        },
+        [&](const auto& layer, const auto& x, const auto& dy, auto& saved, const auto& work) {
+          layer.backward(Exec{}, x, saved, dy, work);
+        });
   }
 
   void norm() {

@@ -12,13 +12,16 @@ void start_weights(const InitSettings& init, std::uint64_t seed, const Parameter
   switch (init.kind) {
     case InitSettings::Kind::random:
       initialise(table, seed);
-      return;
+      break;
     case InitSettings::Kind::checkpoint:
       read_checkpoint_tensors(checkpoint_of(init.path, world), table, {}, world);
-      return;
+      break;
     case InitSettings::Kind::hugging_face:
       import_hugging_face(init.path, table, world);
-      return;
+      break;
+  }
+  if (init.member > 0) {
+    move_by_one_rounding(table, init.member);
   }
 }
 

@@ -9,7 +9,8 @@
 namespace qnext {
 
 /// Gives the parameters their first values: random numbers, or those of a checkpoint, of the newest
-/// checkpoint of a run folder, or of a Hugging Face folder.
+/// checkpoint of a run folder, or of a Hugging Face folder; moved by one rounding where `init`
+/// names a member of an ensemble.
 void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table,
                    const Communicator& world = {});
 

@@ -56,6 +56,7 @@ Recompute read_recompute(const Section& run) {
 InitSettings read_init(const Section& model) {
   InitSettings init;
   init.path = model.get("init", "random");
+  init.member = model.get("init_member", std::uint64_t{0});
   if (init.path == "random") {
     return init;
   }

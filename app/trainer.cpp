@@ -99,7 +99,9 @@ void Trainer<Storage>::start() {
     start_weights(config_.init, config_.run.seed, trained_.table, grid_.world);
     optimizer_.copy_masters_from_parameters();
     state_.cursor = stream_.start();
-    log_.line(fmt::format("start={}", config_.init.path));
+    const std::uint64_t member = config_.init.member;
+    log_.line(fmt::format("start={}{}", config_.init.path,
+                          member > 0 ? fmt::format(" member={}", member) : ""));
   }
   if (peak_flops_ == 0.0) {
     peak_flops_ = measured_product_peak(config_.run.precision, 1024);

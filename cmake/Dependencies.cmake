@@ -31,7 +31,7 @@ function(qnext_header_and_library package header library remedy)
   endif()
 endfunction()
 
-# --- Kokkos and Kokkos Kernels -------------------------------------------------------------------
+# --- Kokkos --------------------------------------------------------------------------------------
 
 if(NOT DEFINED qnext_prefix_name)
   string(TOLOWER "${QNEXT_BACKEND}" qnext_prefix_name)
@@ -47,20 +47,18 @@ else()
   set(qnext_cache "$ENV{HOME}/.cache/qnext")
 endif()
 set(QNEXT_KOKKOS_PREFIX "${qnext_cache}/kokkos/${qnext_prefix_name}" CACHE PATH
-    "Where Kokkos and Kokkos Kernels are looked for when the environment offers none")
+    "Where Kokkos is looked for when the environment offers none")
 mark_as_advanced(QNEXT_KOKKOS_PREFIX)
 
-foreach(package IN ITEMS Kokkos KokkosKernels)
-  find_package(${package} QUIET)
-  if(NOT ${package}_FOUND)
-    find_package(${package} QUIET PATHS "${QNEXT_KOKKOS_PREFIX}" NO_DEFAULT_PATH)
-  endif()
-  if(NOT ${package}_FOUND)
-    message(FATAL_ERROR "${package} with the backend ${QNEXT_BACKEND} was not found. Run "
-                        "'scripts/build_kokkos ${qnext_prefix_name}' (Debian; minutes, once), or load a module, or set "
-                        "${package}_ROOT to the folder where it is installed.")
-  endif()
-endforeach()
+find_package(Kokkos QUIET)
+if(NOT Kokkos_FOUND)
+  find_package(Kokkos QUIET PATHS "${QNEXT_KOKKOS_PREFIX}" NO_DEFAULT_PATH)
+endif()
+if(NOT Kokkos_FOUND)
+  message(FATAL_ERROR "Kokkos with the backend ${QNEXT_BACKEND} was not found. Run "
+                      "'scripts/build_kokkos ${qnext_prefix_name}' (Debian; minutes, once), or load a module, or set "
+                      "Kokkos_ROOT to the folder where it is installed.")
+endif()
 
 if(Kokkos_VERSION VERSION_LESS 3.4)
   message(FATAL_ERROR "Kokkos ${Kokkos_VERSION} in ${Kokkos_DIR} is too old, 3.4 or newer is wanted. Set "
@@ -75,7 +73,7 @@ message(STATUS "Kokkos ${Kokkos_VERSION} (${Kokkos_DEVICES}): ${Kokkos_DIR}")
 
 # --- What multiplies matrices, behind core/matmul ------------------------------------------------
 
-set(QNEXT_MATRIX_LIBRARIES Kokkos::kokkoskernels)
+set(QNEXT_MATRIX_LIBRARIES "")
 set(QNEXT_MATRIX_DEFINITIONS "")
 if(QNEXT_BACKEND MATCHES "^(SERIAL|OPENMP)$")
   # oneDNN's own package file wants OpenCL, which nothing here uses: header and library are enough.

@@ -116,6 +116,9 @@ set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2 OMP_WAIT_POLICY
                            UBSAN_OPTIONS=print_stacktrace=1 "QNEXT_SHARED=${QNEXT_SHARED}"
                            "QNEXT_SOURCE=${PROJECT_SOURCE_DIR}")
 
+# The programs of all tests with the label unit: what the sanitizers see.
+add_custom_target(unit_tests)
+
 # A test of one C++ file. With SHARED it reads the folder of golden data and is left out without it.
 function(qnext_add_test_program folder label name)
   cmake_parse_arguments(arg "SHARED" "TIMEOUT" "" ${ARGN})
@@ -133,6 +136,7 @@ function(qnext_add_test_program folder label name)
   add_executable(${target} ${folder}/test_${name}.cpp)
   target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
   target_link_libraries(${target} PRIVATE qnext::testing)
+  add_dependencies(unit_tests ${target})
   add_test(NAME ${folder}.${name} COMMAND ${target})
   set_tests_properties(${folder}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
                                                     ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT}")

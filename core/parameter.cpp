@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
 namespace qnext {
 namespace {
@@ -73,6 +75,47 @@ void initialise_row(const ParameterTable& table, const Parameter& row, std::uint
     });
   }
   Kokkos::deep_copy(values, host);
+}
+
+// The distance between numbers of T where x is.
+template <class T>
+double rounding_at(double x) {
+  constexpr int digits = std::is_same_v<T, bf16> ? 8 : std::numeric_limits<Accum<T>>::digits;
+  return x == 0.0 ? 0.0 : std::scalbn(1.0, std::ilogb(x) + 1 - digits);
+}
+
+template <class T>
+void move_row(const ParameterTable& table, const Parameter& row, std::uint64_t member) {
+  const auto values = table.values<T>(row);
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), values);
+  const std::uint64_t key = random_key(member, row.name);
+  for_each_element(row.shard, [&](std::int64_t local, std::int64_t global) {
+    const double value = static_cast<double>(host(local));
+    const double rounding = rounding_at<T>(row.zero_centred_norm ? 1.0 + value : value);
+    host(local) = T(random_bits(key, global) % 2 == 0 ? value + rounding : value - rounding);
+  });
+  Kokkos::deep_copy(values, host);
+}
+
+// visit(row, T{}) for each row that has memory of its own, T its type.
+template <class Visit>
+void for_each_row(const ParameterTable& table, const Visit& visit) {
+  for (const Parameter& row : table.rows()) {
+    if (!row.alias_of.empty()) {
+      continue;
+    }
+    switch (row.type) {
+      case DataType::bf16:
+        visit(row, bf16{});
+        break;
+      case DataType::float32:
+        visit(row, float{});
+        break;
+      case DataType::float64:
+        visit(row, double{});
+        break;
+    }
+  }
 }
 
 }  // namespace
@@ -214,22 +257,12 @@ std::int64_t ParameterTable::global_elements() const {
 }
 
 void initialise(const ParameterTable& table, std::uint64_t seed) {
-  for (const Parameter& row : table.rows()) {
-    if (!row.alias_of.empty()) {
-      continue;
-    }
-    switch (row.type) {
-      case DataType::bf16:
-        initialise_row<bf16>(table, row, seed);
-        break;
-      case DataType::float32:
-        initialise_row<float>(table, row, seed);
-        break;
-      case DataType::float64:
-        initialise_row<double>(table, row, seed);
-        break;
-    }
-  }
+  for_each_row(table,
+               [&]<class T>(const Parameter& row, T) { initialise_row<T>(table, row, seed); });
+}
+
+void move_by_one_rounding(const ParameterTable& table, std::uint64_t member) {
+  for_each_row(table, [&]<class T>(const Parameter& row, T) { move_row<T>(table, row, member); });
 }
 
 }  // namespace qnext

@@ -201,4 +201,9 @@ class ParameterTable {
 /// global tensor, never on the layout.
 void initialise(const ParameterTable& table, std::uint64_t seed);
 
+/// Moves every number that is not zero by the distance to its neighbour in its type, up or down by
+/// random bits that depend on the member, the name and the place in the global tensor. Of a
+/// zero-centred norm it is the number that it multiplies with that moves so, 1 + weight.
+void move_by_one_rounding(const ParameterTable& table, std::uint64_t member);
+
 }  // namespace qnext

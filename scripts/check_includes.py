@@ -32,13 +32,10 @@ WALLED = {
     "gmock/": {"tests"},
     "dnnl": {"core/matmul"},
     "oneapi/": {"core/matmul"},
-    "cblas": {"core/matmul"},
     "cublas": {"core/matmul"},
     "hipblas": {"core/matmul"},
     "rocblas": {"core/matmul"},
-    "KokkosBlas": {"core/matmul"},
     "KokkosBatched": {"core/matmul"},
-    "KokkosKernels": {"core/matmul"},
     "KokkosSparse": {"core/matmul"},
 }
 

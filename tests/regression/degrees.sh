@@ -6,7 +6,7 @@
 # cores.
 . "$QNEXT_SOURCE/tests/regression/rank_runs.sh"
 
-fifty=(run.steps=50 data.microbatch=4 output.checkpoint_every=0
+fifty=(run.steps=50 data.microbatch=4 output.checkpoint_every=0 data.evaluate.every=25
   'optimizer.learning_rate={peak: 3.0e-3, schedule: cosine, warmup: 4}')
 run one 1 "${fifty[@]}"
 for degree in tensor context pipeline expert data; do

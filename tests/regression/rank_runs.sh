@@ -7,8 +7,8 @@
 run() {
   local folder=$1 ranks=$2
   shift 2
-  prefix="$QNEXT_MPIRUN -n $ranks" tiny run.precision=double data.batch=8 run.steps=8 "$@" \
-    'data.evaluate={last_fraction: 0.002, every: 4}' output.folder="$folder" >"$folder.out" 2>&1 || {
+  prefix="$QNEXT_MPIRUN -n $ranks" tiny run.precision=double data.batch=8 run.steps=8 \
+    'data.evaluate={last_fraction: 0.002, every: 4}' "$@" output.folder="$folder" >"$folder.out" 2>&1 || {
     cat "$folder.out"
     fail "$folder"
   }

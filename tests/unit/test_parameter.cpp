@@ -74,6 +74,45 @@ TEST(Initialise, DoesNotDependOnTheShards) {
   }
 }
 
+// The neighbours of a number in its type: of 1.25 two that differ by 2^-23 in float, 2^-7 in bf16.
+template <class T>
+void expect_neighbours(double rounding) {
+  ParameterTable table, part_table;
+  Weight<T, 1> w, zero, norm, part;
+  table.add(parameter("w", {64}, Init::ones()), w);
+  table.add(parameter("zero", {3}, Init::zeros()), zero);
+  Parameter centred = parameter("norm", {64}, Init::zeros());
+  centred.zero_centred_norm = true;
+  table.add(centred, norm);
+  Parameter half = parameter("w", {64}, Init::ones());
+  half.shard = Shard::part({64}, 0, 1, 2);
+  part_table.add(half, part);
+  for (ParameterTable* each : {&table, &part_table}) {
+    each->lay_out();
+    const Parameter& row = *each->find("w");
+    Kokkos::deep_copy(each->template values<T>(row), T(1.25));
+    move_by_one_rounding(*each, 5);
+  }
+  const auto moved = test::to_host(w.value), of_norm = test::to_host(norm.value);
+  int up = 0;
+  for (std::size_t i = 0; i < moved.size(); ++i) {
+    EXPECT_EQ(std::abs(moved[i] - 1.25), rounding);
+    EXPECT_EQ(std::abs(of_norm[i]), rounding) << "of 1 + 0";
+    up += moved[i] > 1.25;
+  }
+  EXPECT_TRUE(up > 0 && up < 64) << up << " of 64 moved up";
+  EXPECT_EQ(test::to_host(zero.value), std::vector<double>(3, 0.0));
+  EXPECT_EQ(test::to_host(part.value), std::vector<double>(moved.begin() + 32, moved.end()));
+  move_by_one_rounding(table, 6);
+  EXPECT_NE(test::to_host(w.value), moved) << "another member";
+}
+
+TEST(MoveByOneRounding, GoesToANeighbourWhateverTheShards) {
+  expect_neighbours<double>(0x1p-52);
+  expect_neighbours<float>(0x1p-23);
+  expect_neighbours<bf16>(0x1p-7);
+}
+
 // The mean of n numbers of deviation s has the deviation s / sqrt(n), their mean square s^2 one of
 // s^2 sqrt(2 / n); five of these are left in one of 1.7 million seeds, and the seed is fixed.
 TEST(Initialise, NormalNumbersHaveTheirDeviation) {

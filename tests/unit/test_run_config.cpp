@@ -33,6 +33,7 @@ TEST(RunConfig, DefaultsAreThoseOfThePage) {
   EXPECT_EQ(c.run.precision, DataType::float32);
   EXPECT_EQ(c.run.gradient_order, GradientOrder::tree);
   EXPECT_EQ(c.init.kind, InitSettings::Kind::random);
+  EXPECT_EQ(c.init.member, 0u);
   EXPECT_EQ(c.model.layers(), 4);
   EXPECT_EQ(c.model.mixers[2], Mixer::delta_net);
   EXPECT_EQ(c.model.mixers[3], Mixer::attention);
@@ -63,6 +64,7 @@ TEST(RunConfig, FormsOfAKey) {
   EXPECT_EQ(read({"data.train=[{path: a, weight: 3}, {path: b}]"}).data.train[0].weight, 3.0);
   EXPECT_EQ(read({"data.evaluate={path: c, every: 5}"}).data.evaluate[0].path, "c");
   EXPECT_EQ(read({"parallel.tensor=2"}).degrees.tensor, 2);
+  EXPECT_EQ(read({"model.init_member=3"}).init.member, 3u);
 }
 
 TEST(RunConfig, ItsResolvedDeckGivesTheSameRun) {
@@ -168,6 +170,7 @@ INSTANTIATE_TEST_SUITE_P(
     Model, RunConfigRefuses,
     testing::Values(
         Refused{{"model.init=nowhere"}, "model.init = nowhere: is neither random nor a checkpoint"},
+        Refused{{"model.init_member=-1"}, "model.init_member = -1"},
         Refused{{"model.init_deviation=0"}, "model.init_deviation = 0: must be positive"},
         Refused{{"model.vocabulary=0"}, "model.vocabulary = 0: must be positive"},
         Refused{{"model.width=-1"}, "model.width = -1: must be positive"},

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Fifty steps in float with each degree alone stay as close to one rank as runs of one rank stay to each
+# other whose initial weights differ by one rounding: six of these are made here, and at each step a loss or
+# a gradient norm of many ranks may be off the first one by four times the largest spread of the six up to
+# that step, and one rounding, 2^-23 of the number. The first steps of Adam are signs of gradients, also of
+# those that are rounding: the spread contains that too. With ALL in the environment so do all pairs of
+# degrees, on four ranks.
+. "$QNEXT_SOURCE/tests/regression/rank_runs.sh"
+
+fifty=(run.precision=float run.steps=50 data.microbatch=4 output.checkpoint_every=0 data.evaluate.every=25
+  'optimizer.learning_rate={peak: 3.0e-3, schedule: cosine, warmup: 4}')
+for member in 0 2 4; do
+  run member_$member 1 "${fifty[@]}" model.init_member=$member &
+  run member_$((member + 1)) 1 "${fifty[@]}" model.init_member=$((member + 1))
+  wait $! || fail "member $member"
+done
+grep -q 'start=random member=5$' member_5.out || fail "no member of an ensemble"
+
+# "loss 1.25": losses and gradient norms of a run, in the order of the steps.
+curves() {
+  numbers "$1" | grep -v expert_load | tr -d '":'
+}
+
+# is_inside FOLDER: says how much of what is allowed its largest difference takes.
+is_inside() {
+  paste <(curves "$1") <(curves member_0) <(curves member_1) <(curves member_2) \
+    <(curves member_3) <(curves member_4) <(curves member_5) | awk -v run="$1" '
+    {
+      name = $1; one = $4; least = most = one
+      for (i = 4; i <= 14; i += 2) {
+        if ($(i - 1) != name) { print "other numbers in column " i ": " $0; bad = 1 }
+        if ($i < least) least = $i
+        if ($i > most) most = $i
+      }
+      if (most - least > spread[name]) spread[name] = most - least
+      allowed = 4 * spread[name] + (one < 0 ? -one : one) / 8388608
+      difference = $2 < one ? one - $2 : $2 - one
+      if (difference > allowed) { print run ": " $2 " for " one ", allowed " allowed ": " $0; bad = 1 }
+      if (difference > share[name] * allowed) share[name] = difference / allowed
+    }
+    END {
+      if (NR < 200) { print run ": " NR " numbers in fifty steps"; bad = 1 }
+      printf "%s:", run
+      for (name in share) printf " %s %.2f", name, share[name]
+      print " of what is allowed"
+      exit bad
+    }'
+}
+expect_inside() {
+  is_inside "$1" || fail "$1 is farther from one rank than four times the spread of the ensemble"
+}
+
+degrees="tensor context pipeline expert data"
+for degree in $degrees; do
+  run $degree 2 "${fifty[@]}" parallel.$degree=2
+  expect_inside $degree
+done
+! diff <(curves member_0) <(curves tensor) >difference || fail "two ranks have the bits of one: was anything divided?"
+
+# A thousandth of the learning rate, which is no rounding, is seen.
+run faster 1 "${fifty[@]}" 'optimizer.learning_rate={peak: 3.003e-3, schedule: cosine, warmup: 4}'
+! is_inside faster >difference || fail "another learning rate is inside: $(cat difference)"
+
+[ -n "${ALL:-}" ] || exit 0
+for pair in "tensor=2 context=2" "tensor=2 pipeline=2" "tensor=2 expert=4" "tensor=2 data=2" "context=2 pipeline=2" \
+  "context=2 expert=4" "context=2 data=2" "pipeline=2 expert=2" "pipeline=2 data=2" "expert=2 data=4"; do
+  read -r one other <<<"$pair"
+  run "$one,$other" 4 "${fifty[@]}" parallel.$one parallel.$other
+  expect_inside "$one,$other"
+done
