@@ -36,6 +36,7 @@ expect_bytes() {
 }
 
 expect_bytes 2
+expect_bytes 2 parallel.bucket=3000
 expect_bytes 2 parallel.tensor=2
 expect_bytes 2 parallel.context=2
 expect_bytes 2 parallel.pipeline=2
@@ -62,3 +63,6 @@ expect_text "the plan of each is above the memory of a rank"
 sed -i 's/^  copy: .*/  copy: 0/' machine.yaml
 expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --machine machine.yaml
 expect_text "rates.copy = 0: must be positive"
+sed -i 's/^  copy: .*/  copy: 1e10/; s/^  overlap: .*/  overlap: 1.5/' machine.yaml
+expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --machine machine.yaml
+expect_text "rates.overlap = 1.5: must be from 0 to 1"
