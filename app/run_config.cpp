@@ -351,6 +351,10 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   }
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.bucket = read_bucket(parallel);
+  config.zero = parallel.get("zero", 1);
+  parallel.check(config.zero == 1 || config.zero == 2, "zero",
+                 "must be 1 or 2: data ranks share what the optimizer holds, or the sums of "
+                 "gradients too");
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");

@@ -55,8 +55,9 @@ double seconds_of(const TrafficPlan::Line& line, const Machine& machine) {
          static_cast<double>(line.calls) * machine.latency;
 }
 
-// Gradients go behind the last backward pass and weights behind the first forward pass, as far as
-// these are long enough; one call of each, the last or the first one, has nothing to hide behind.
+// Gradients go behind the last backward pass, or behind each of them where no rank keeps all, and
+// weights behind the first forward pass, as far as these are long enough; one call of each, the
+// last or the first one, has nothing to hide behind.
 double hideable_seconds(const RunConfig& config, const TrafficPlan& traffic, const Machine& machine,
                         double arithmetic, double forward) {
   const double passes = config.microbatches_of_rank();
@@ -67,7 +68,8 @@ double hideable_seconds(const RunConfig& config, const TrafficPlan& traffic, con
     gradients += line.group.rfind("gradients", 0) == 0 ? behind : 0.0;
     weights += line.group.rfind("weights", 0) == 0 ? behind : 0.0;
   }
-  return std::min(gradients, (arithmetic - forward) / passes) + std::min(weights, forward / passes);
+  const double backward = (arithmetic - forward) / (config.zero == 2 ? 1.0 : passes);
+  return std::min(gradients, backward) + std::min(weights, forward / passes);
 }
 
 }  // namespace

@@ -241,8 +241,9 @@ class Planner {
     const std::string of = of_experts ? " of experts" : "";
     if (ranks > 1) {
       const std::int64_t part = largest_part(table_, g, ranks) * wide;
-      send("gradients" + of, (group.elements - mine) * wide,
-           TreeSum::pieces(ranks, part, config_.bucket));
+      const int sums = config_.zero == 2 ? config_.microbatches_of_rank() : 1;
+      send("gradients" + of, sums * (group.elements - mine) * wide,
+           sums * TreeSum::pieces(ranks, part, config_.bucket));
       send("weights" + of, mine * (ranks - 1) * size_of(group.type));
       send(of_experts ? "beside experts" : "copies",
            blocks * (ranks - 1) * std::int64_t{sizeof(double)});

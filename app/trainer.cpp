@@ -54,8 +54,8 @@ Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFo
       log_(log),
       grid_(grid),
       trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
-               config.bucket),
-      optimizer_(config.optimizer.adamw, trained_.table, grid),
+               config.bucket, config.zero),
+      optimizer_(config.optimizer.adamw, trained_.table, grid, config.zero == 2),
       stream_(config.training_stream()),
       evaluation_(config.data.evaluates()
                       ? std::optional<EvaluationStream>(config.evaluation_stream())
@@ -165,10 +165,10 @@ void Trainer<Storage>::step() {
   ++state_.step;
   std::vector<TokenBatch> batches;
   const int count = config_.microbatches_of_rank();
-  const std::int64_t first = std::int64_t{grid_.place.data} * count;
-  for (std::int64_t m = first; m < first + count; ++m) {
-    batches.push_back(
-        stream_.batch(state_.cursor, m * config_.data.microbatch, config_.data.microbatch));
+  for (int m = 0; m < count; ++m) {
+    const std::int64_t microbatch = config_.microbatch_of_step(grid_.place.data, m);
+    batches.push_back(stream_.batch(state_.cursor, microbatch * config_.data.microbatch,
+                                    config_.data.microbatch));
   }
   const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches);
   const double rate = config_.optimizer.learning_rate.rate(state_.step);

@@ -3,20 +3,20 @@
 
 #include "app/activations.hpp"
 #include "app/expert_load.hpp"
-#include "app/gradient_sum.hpp"
 #include "app/microbatch.hpp"
 #include "app/pipeline_schedule.hpp"
 #include "app/run_config.hpp"
 #include "app/stage_messages.hpp"
+#include "app/step_gradients.hpp"
 #include "io/data_stream.hpp"
 #include "layers/adamw.hpp"
 #include "layers/model.hpp"
 #include "parallel/process_grid.hpp"
 #include "parallel/replica_sum.hpp"
-#include "parallel/tree_sum.hpp"
 #include "parallel/weight_gather.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace qnext {
@@ -64,7 +64,6 @@ class TrainingStep {
   void backward(const Exec& exec, const PipelineAction& action, const TokenBatch& batch,
                 const Dropout& dropout, const LossScale& scale);
   void keep_losses(const Exec& exec, const Chunk& chunk, int microbatch) const;
-  void sum_finished_rows(const Exec& exec, int chunk, std::size_t first_row);
   void sum_over_replicas(const Exec& exec);
   void add_losses(const LossScale& scale, const BatchCounts& counts, StepNumbers& numbers) const;
 
@@ -77,10 +76,7 @@ class TrainingStep {
   std::vector<PipelineAction> actions_;
   ActivationMemory<Storage> memory_;
   StageMessages<Storage> messages_;
-  std::vector<GradientSum> gradient_sums_;  // (chunks)
-  std::vector<std::size_t> unfinished_;     // (chunks)  groups whose gradients still grow
-  std::vector<Shards> shards_;              // (groups)  with ranks of their own
-  TreeSum rank_sum_;
+  std::unique_ptr<StepGradients> gradients_;
   ReplicaSum replica_sum_;
   WeightGather weights_;
   ExpertLoadCounter load_;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 namespace qnext {
 namespace {
@@ -208,11 +209,27 @@ void ParameterTable::lay_out(bool with_gradients) {
                                              group.elements * size_of(accum_of(group.type)));
     }
   }
+  bind();
+}
+
+void ParameterTable::lay_out(const std::vector<std::int64_t>& gradient_begins, std::int64_t bytes) {
+  const Tensor<std::byte, 1> window("parameter gradients", bytes);
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    Group& group = groups_[g];
+    group.values = Tensor<std::byte, 1>("parameter values", group.elements * size_of(group.type));
+    const std::int64_t end = gradient_begins[g] + group.elements * size_of(accum_of(group.type));
+    group.gradients = Kokkos::subview(window, std::pair(gradient_begins[g], end));
+  }
+  bind();
+}
+
+void ParameterTable::bind() const {
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     const Parameter& row = rows_[i];
     const Group& group = groups_[row.group];
-    std::byte* const grad =
-        with_gradients ? group.gradients.data() + row.begin * size_of(accum_of(row.type)) : nullptr;
+    std::byte* const grad = group.gradients.data() == nullptr
+                                ? nullptr
+                                : group.gradients.data() + row.begin * size_of(accum_of(row.type));
     binds_[i](group.values.data() + row.begin * size_of(row.type), grad);
   }
 }

@@ -144,6 +144,10 @@ class ParameterTable {
   /// gradients (decoding, evaluation) these have no memory.
   void lay_out(bool with_gradients = true);
 
+  /// The same with all gradients in one buffer, where groups share memory one after the other: the
+  /// byte that each begins with.
+  void lay_out(const std::vector<std::int64_t>& gradient_begins, std::int64_t bytes);
+
   void zero_gradients(const Exec& exec) const;
 
   const std::deque<Parameter>& rows() const { return rows_; }
@@ -188,6 +192,7 @@ class ParameterTable {
   }
 
   void append(Parameter parameter, Bind bind);
+  void bind() const;
   int group_for(const Parameter& row);
 
   std::int64_t bucket_;  // bytes

@@ -90,7 +90,8 @@ void convert(const bf16* from, float* to, std::int64_t count) {
 
 }  // namespace
 
-AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid)
+AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid,
+             bool keeps_gradients)
     : config_(config), table_(table), grid_(grid), shards_(make_shards(table, grid)) {
   for (std::size_t g = 0; g < shards_.size(); ++g) {
     const auto& group = table.groups()[g];
@@ -99,7 +100,9 @@ AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const Proce
     const bool has_master = group.type == DataType::bf16;
     buffers_.push_back({type, Tensor<std::byte, 1>("first moment", bytes),
                         Tensor<std::byte, 1>("second moment", bytes), has_master,
-                        Tensor<std::byte, 1>("master weights", has_master ? bytes : 0)});
+                        Tensor<std::byte, 1>("master weights", has_master ? bytes : 0),
+                        keeps_gradients ? Tensor<std::byte, 1>("part of the gradients", bytes)
+                                        : Tensor<std::byte, 1>()});
     sums_.emplace_back("gradient block sums", shards_[g].block_borders.back());
   }
   std::vector<std::int64_t> blocks(shards_.size(), 0);
@@ -133,6 +136,15 @@ void AdamW::order_rows() {
                    [&](std::size_t a, std::size_t b) { return chunks[a] < chunks[b]; });
 }
 
+Tensor<std::byte, 1> AdamW::gradient_part(std::size_t g) const {
+  if (buffers_[g].gradient.data() != nullptr) {
+    return buffers_[g].gradient;
+  }
+  const int size = size_of(buffers_[g].type);
+  return Tensor<std::byte, 1>(table_.groups()[g].gradients.data() + shards_[g].begin() * size,
+                              shards_[g].elements() * size);
+}
+
 void AdamW::copy_masters_from_parameters() const {
   for (std::size_t g = 0; g < buffers_.size(); ++g) {
     const auto& group = table_.groups()[g];
@@ -150,14 +162,13 @@ void AdamW::square_sums(const Exec& exec, const Parameter& row, std::int64_t fir
   if (range.elements() == 0) {
     return;
   }
-  const auto& gradients = table_.groups()[row.group].gradients;
+  const auto* const gradients =
+      at<const Real>(gradient_part(row.group), range.begin - shards.begin());
   const auto blocks = static_cast<int>((range.elements() + Shards::block - 1) / Shards::block);
   double* const sums =
       sums_[row.group].data() + first_block + (range.begin - row.begin) / Shards::block;
-  Kokkos::parallel_for(
-      "adamw::square_sums", row_policy(exec, blocks),
-      SquareSums<Real>{
-          Tensor<const Real, 1>(at<const Real>(gradients, range.begin), range.elements()), sums});
+  Kokkos::parallel_for("adamw::square_sums", row_policy(exec, blocks),
+                       SquareSums<Real>{Tensor<const Real, 1>(gradients, range.elements()), sums});
 }
 
 AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
@@ -238,7 +249,7 @@ void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step
   }
   kernel.first = at<Real>(buffers.first_moment, local);
   kernel.second = at<Real>(buffers.second_moment, local);
-  kernel.gradient = at<const Real>(group.gradients, range.begin);
+  kernel.gradient = at<const Real>(gradient_part(row.group), local);
   kernel.count = range.elements();
   kernel.scale = static_cast<Real>(scale);
   kernel.beta1 = static_cast<Real>(config_.beta1);

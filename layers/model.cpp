@@ -98,6 +98,32 @@ const typename Model<Storage>::Rows& Model<Storage>::rows_of(const Chunk& chunk)
 }
 
 template <class Storage>
+std::vector<std::vector<std::vector<std::size_t>>> Model<Storage>::backward_pieces() const {
+  std::vector<std::vector<std::vector<std::size_t>>> chunks;
+  for (const Chunk& chunk : chunks_) {
+    const Rows& rows = rows_of(chunk);
+    auto& pieces = chunks.emplace_back();
+    const auto add = [&](std::size_t begin, std::size_t end) {
+      for (std::size_t row = begin; row < end; ++row) {
+        pieces.back().push_back(row);
+      }
+    };
+    if (chunk.last()) {
+      pieces.emplace_back();
+      add(rows[chunk.layers() + 1], rows.back());
+      add(rows[0], mtp_ ? rows[1] : rows[0]);  // which embeds the next token
+    }
+    for (int j = chunk.layers() - 1; j >= 0; --j) {
+      pieces.emplace_back();
+      add(rows[j + 1], rows[j + 2]);
+    }
+    pieces.emplace_back();
+    add(rows[0], rows[1]);
+  }
+  return chunks;
+}
+
+template <class Storage>
 Dropout Model<Storage>::on_rows(const Dropout& dropout, const Microbatch& batch) const {
   const MicrobatchShape shape{batch.tokens.extent_int(0), 0, batch.documents.sequences};
   TokenRows rows = split_of(shape).token_rows();

@@ -133,6 +133,10 @@ class Model {
   const ModelConfig& config() const { return config_; }
   const std::vector<Chunk>& chunks() const { return chunks_; }
 
+  /// The rows of the table that a backward pass adds to, piece after piece, of each chunk: between
+  /// the calls of `adds_before`.
+  std::vector<std::vector<std::vector<std::size_t>>> backward_pieces() const;
+
   /// Arithmetic on the arena alone: on a measuring arena, the plan of the memory. `chunk` counts
   /// those of this model.
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape, int chunk = 0) const;

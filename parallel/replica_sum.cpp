@@ -13,12 +13,8 @@ namespace {
 constexpr std::int64_t largest_room = std::int64_t{32} << 20;
 
 template <class Real>
-void sum_over(const Exec& exec, const Communicator& over, const ParameterTable::Group& group,
-              std::int64_t begin, std::int64_t end, const Tensor<std::byte, 1>& received) {
-  Real* const gradients = reinterpret_cast<Real*>(group.gradients.data());
-  ordered_sum<Real>(
-      exec, over, Tensor<Real, 1>(gradients + begin, end - begin),
-      Tensor<Real, 1>(reinterpret_cast<Real*>(received.data()), received.size() / sizeof(Real)));
+Tensor<Real, 1> numbers(const Tensor<std::byte, 1>& bytes) {
+  return Tensor<Real, 1>(reinterpret_cast<Real*>(bytes.data()), bytes.size() / sizeof(Real));
 }
 
 }  // namespace
@@ -63,15 +59,14 @@ std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const Paramete
 
 void ReplicaSum::sum(const Exec& exec) const {
   for (std::size_t g = 0; g < over_.size(); ++g) {
-    sum(exec, g, 0, table_.groups()[g].elements);
+    sum(exec, g, table_.groups()[g].gradients);
   }
 }
 
-void ReplicaSum::sum(const Exec& exec, std::size_t g, std::int64_t begin, std::int64_t end) const {
-  const auto& group = table_.groups()[g];
-  accum_of(group.type) == DataType::float64
-      ? sum_over<double>(exec, over_[g], group, begin, end, received_)
-      : sum_over<float>(exec, over_[g], group, begin, end, received_);
+void ReplicaSum::sum(const Exec& exec, std::size_t g, const Tensor<std::byte, 1>& part) const {
+  accum_of(table_.groups()[g].type) == DataType::float64
+      ? ordered_sum<double>(exec, over_[g], numbers<double>(part), numbers<double>(received_))
+      : ordered_sum<float>(exec, over_[g], numbers<float>(part), numbers<float>(received_));
 }
 
 }  // namespace qnext

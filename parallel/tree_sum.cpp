@@ -74,11 +74,15 @@ std::int64_t TreeSum::pieces(int ranks, std::int64_t largest_part_bytes, std::in
 }
 
 template <class Real>
-void TreeSum::start(const Exec& exec, const Tensor<Real, 1>& values, const Shards& shards) {
+std::int64_t TreeSum::start(const Exec& exec, const Tensor<Real, 1>& values, const Shards& shards,
+                            const std::function<void()>& summed) {
   const Communicator& over = shards.over;
   const int own = over.rank(), ranks = over.ranks();
   if (ranks == 1) {
-    return;
+    if (summed) {
+      summed();
+    }
+    return -1;
   }
   std::int64_t longest = 0;
   for (int r = 0; r < ranks; ++r) {
@@ -87,6 +91,7 @@ void TreeSum::start(const Exec& exec, const Tensor<Real, 1>& values, const Shard
   const std::int64_t piece = piece_bytes(ranks, bucket_) / std::int64_t{sizeof(Real)};
   const std::int64_t room = static_cast<std::int64_t>(received_.extent(0) / sizeof(Real)) /
                             (pieces_under_way * (ranks - 1));
+  std::int64_t last_job = -1;
   auto* const received = reinterpret_cast<Real*>(received_.data());
   for (std::int64_t first = 0; first < longest; first += piece) {
     const auto begin = [=, &shards](int r) { return shards.borders[r] + first; };
@@ -115,18 +120,36 @@ void TreeSum::start(const Exec& exec, const Tensor<Real, 1>& values, const Shard
       fence(exec, "tree_sum: what was received here is added");
       return over.start(sends, receives);
     };
+    const bool last = first + piece >= longest;
     job.end = [=](int slot) {
       std::vector<Real*> terms(ranks, sum);
       for (int step = 1; step < ranks; ++step) {
         terms[from(step)] = place(slot, step);
       }
       add_all(exec, terms, own, mine);
+      if (last && summed) {
+        summed();
+      }
     };
-    queue_.add(std::move(job));
+    last_job = queue_.add(std::move(job));
   }
+  return last_job;
 }
 
-template void TreeSum::start<float>(const Exec&, const Tensor<float, 1>&, const Shards&);
-template void TreeSum::start<double>(const Exec&, const Tensor<double, 1>&, const Shards&);
+std::int64_t TreeSum::start(const Exec& exec, const Tensor<std::byte, 1>& values, DataType type,
+                            const Shards& shards, const std::function<void()>& summed) {
+  const auto as = [&]<class Real>(Real) {
+    return start<Real>(
+        exec,
+        Tensor<Real, 1>(reinterpret_cast<Real*>(values.data()), values.extent(0) / sizeof(Real)),
+        shards, summed);
+  };
+  return type == DataType::float64 ? as(0.0) : as(0.0f);
+}
+
+template std::int64_t TreeSum::start<float>(const Exec&, const Tensor<float, 1>&, const Shards&,
+                                            const std::function<void()>&);
+template std::int64_t TreeSum::start<double>(const Exec&, const Tensor<double, 1>&, const Shards&,
+                                             const std::function<void()>&);
 
 }  // namespace qnext

@@ -8,6 +8,7 @@
 #include "parallel/transfer_queue.hpp"
 
 #include <cstdint>
+#include <functional>
 
 namespace qnext {
 
@@ -38,14 +39,21 @@ class TreeSum {
 
   /// The part of this rank will be the sum over all ranks, and the rest of `values` void. Kernels
   /// on `exec` have filled `values`, or will in front of what is put there next.
+  /// `summed` is called when the kernels of this are on `exec`. Returns what wait takes, or -1.
   template <class Real>
-  void start(const Exec& exec, const Tensor<Real, 1>& values, const Shards& shards);
+  std::int64_t start(const Exec& exec, const Tensor<Real, 1>& values, const Shards& shards,
+                     const std::function<void()>& summed = {});
+
+  /// The same of numbers of that type, which is float or double.
+  std::int64_t start(const Exec& exec, const Tensor<std::byte, 1>& values, DataType type,
+                     const Shards& shards, const std::function<void()>& summed = {});
 
   /// Adds what has arrived and sends what waits.
   void progress() { queue_.progress(); }
 
-  /// Until all sums are made, or being made on `exec`.
+  /// Until all sums are made, or being made on `exec`; or those up to that one.
   void wait() { queue_.wait(); }
+  void wait(std::int64_t job) { queue_.wait(job); }
 
  private:
   Tensor<std::byte, 1> received_;  // in each of the slots a piece of each other rank

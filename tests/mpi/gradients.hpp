@@ -27,7 +27,10 @@ inline void sum_gradients(const ProcessGrid& grid, const ParameterTable& table) 
                                       group.elements);
       tree.start<Real>(Exec{}, gradients, shards[g]);
       tree.wait();
-      replicas.sum(Exec{}, g, shards[g].begin(), shards[g].end());
+      const Tensor<std::byte, 1> part(
+          reinterpret_cast<std::byte*>(gradients.data() + shards[g].begin()),
+          shards[g].elements() * sizeof(Real));
+      replicas.sum(Exec{}, g, part);
       shards[g].over.all_gather_parts(gradients, shards[g].borders);
     };
     accum_of(group.type) == DataType::float64 ? sum(double{}) : sum(float{});

@@ -36,6 +36,12 @@ same_on_ranks sequence 'model.experts.balance_loss={form: megatron, scope: seque
 
 more="2 8" same_on_ranks each_layer 'model.experts.balance_loss={form: maxtext, coefficient: 0.01}' data.microbatch=1
 
+# Ranks that keep their own part of the gradients alone (ZeRO-2) have the same bits again.
+more="2 4" same_on_ranks parts 'model.experts.balance_loss={form: maxtext, coefficient: 0.01}' data.microbatch=1 \
+  parallel.zero=2
+expect_same_tensors each_layer_1/checkpoints/step_4.h5 parts_4/checkpoints/step_4.h5
+diff <(losses each_layer_1) <(losses parts_4) || fail "parts of the gradients: the metrics differ"
+
 # Twelve microbatches: no power of two, but each rank has as many.
 same_on_ranks twelve data.batch=12 data.microbatch=1
 

@@ -37,6 +37,7 @@ expect_bytes() {
 
 expect_bytes 2
 expect_bytes 2 parallel.bucket=3000
+expect_bytes 2 parallel.zero=2
 expect_bytes 2 parallel.tensor=2
 expect_bytes 2 parallel.context=2
 expect_bytes 2 parallel.pipeline=2
