@@ -33,6 +33,15 @@ prefix="on 4" expect_status 2 tiny 'data.train=text.txt' data.shuffle=false data
   data.microbatch=1 model.vocabulary=128 output.folder=one
 expect_one_message "qnext: rank 3 of 4: "
 
+# The same in the third step, while the weights of the second one are under way.
+{ head -c 940 /dev/zero | tr '\0' a; printf '\310'; head -c 2000 /dev/zero | tr '\0' b; } >text.txt
+for zero in 1 2; do
+  prefix="on 4" expect_status 2 tiny 'data.train=text.txt' data.shuffle=false data.sequence=80 \
+    data.microbatch=1 model.vocabulary=128 parallel.bucket=1 parallel.zero=$zero output.folder=later_$zero
+  expect_one_message "qnext: rank 3 of 4: "
+  [ "$(wc -l <later_$zero/metrics.jsonl)" -le 2 ] || fail "a step was made with a byte that is no token"
+done
+
 # A number that goes bad, and a checkpoint that the file system refuses: the first rank renames.
 prefix="on 2" expect_status 4 tiny 'optimizer.learning_rate={peak: 1e30, schedule: constant}' output.folder=bad
 expect_one_message "gradients are not finite, the first is that of"
