@@ -129,7 +129,8 @@ class ActivationMemory {
 
  private:
   static bool same(const MicrobatchShape& a, const MicrobatchShape& b) {
-    return a.tokens == b.tokens && a.documents == b.documents && a.sequences == b.sequences;
+    return a.tokens == b.tokens && a.documents == b.documents && a.sequences == b.sequences &&
+           a.decoding == b.decoding;
   }
 
   static void reserve_recomputed(const Model<Storage>& model, Arena& arena,

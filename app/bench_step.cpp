@@ -2,6 +2,7 @@
 #include "app/bench_step.hpp"
 
 #include "app/activations.hpp"
+#include "app/decoder.hpp"
 #include "app/flops.hpp"
 #include "core/random.hpp"
 
@@ -78,52 +79,32 @@ std::vector<Measurement> bench_step(const RunConfig& config) {
 
 template <class Storage>
 std::vector<Measurement> bench_decode(const RunConfig& config) {
-  constexpr int prompt = 512, capacity = 1024;
+  constexpr int prompt = 512, capacity = 1024, begin = 64;
   ModelConfig model_config = config.model;
   model_config.mtp_modules = 0;
+  const ProcessGrid grid;
   ParameterTable table;
-  const Model<Storage> model(model_config, ProcessGrid{}, table);
+  const Model<Storage> model(model_config, grid, table);
   table.lay_out(false);
   initialise(table, config.run.seed);
-  Arena plan;
-  model.reserve_state(plan, 1, capacity);
-  Arena state_arena(plan.peak());
-  auto state = model.reserve_state(state_arena, 1, capacity);
-  const auto reserve = [&](Arena& arena, int T) {
-    return Activations<Storage>::reserve(model, arena, {T, 1, 1});
+  Decoder<Storage> decoder(model, grid, {.documents = 1, .capacity = capacity, .piece = prompt});
+  std::vector<int> tokens(prompt);
+  const std::uint64_t key = random_key(3, "bench");
+  for (int i = 0; i < prompt; ++i) {
+    tokens[i] = static_cast<int>(random_bits(key, i) % model_config.vocabulary);
+  }
+  const auto read = [&](int count) {
+    decoder.begin(0);
+    decoder.read(0, {tokens.begin(), tokens.begin() + count});
   };
-  Arena measure;
-  reserve(measure, prompt);
-  Arena arena(measure.peak());
-  const Exec exec;
-  const Tensor<Accum<Storage>, 2> logits("logits", 1, model_config.vocabulary);
-  const auto tokens = random_tokens(capacity, model_config.vocabulary, 3);
-  const auto piece = [&](int first, int count) {
-    return Microbatch{Tensor<const int, 1>(tokens.data() + first, count),
-                      {},
-                      make_documents({count}, 1, {first})};
-  };
-  // Logits of the last token are part of it: without them nothing can be sampled.
-  const auto pass = [&](int first, int count) {
-    const Arena::Scope scope(arena);
-    auto activations = reserve(arena, count);
-    if (count > 1) {
-      model.forward(exec, piece(first, count), Dropout{}, activations.saved, activations.work,
-                    &state, &state);
-    } else {
-      model.step(exec, piece(first, 1), state, activations.saved, activations.work);
-    }
-    const Tensor<const Storage, 2> last(
-        activations.saved.normed.data() + std::int64_t{count - 1} * model_config.width, 1,
-        model_config.width);
-    model.logits(exec, last, logits);
-  };
-  model.clear(exec, state);
-  const double prefill = shortest_time([&] { pass(0, prompt); });
-  int position = 64;
+  // Logits of the last token on the host are part of it: without them nothing can be sampled.
+  const double prefill = shortest_time([&] { read(prompt); });
+  read(begin);
   const double step = shortest_time([&] {
-    pass(position, 1);
-    position = position + 1 < capacity ? position + 1 : 64;
+    if (decoder.length(0) == capacity) {
+      read(begin);
+    }
+    decoder.step({{0, {tokens[decoder.length(0) % prompt]}}});
   });
   // Weights that one token reads: all but the experts that are not chosen and the embedding.
   const auto& experts = model_config.layer.experts;

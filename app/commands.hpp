@@ -28,16 +28,28 @@ struct PlanOptions {
 
 struct GenerateOptions {
   std::string model;                   // deck, run folder, checkpoint or Hugging Face folder
-  std::vector<std::string> overrides;  // of a deck
-  std::string prompt;                  // bytes are tokens
-  std::vector<int> tokens;             // the prompt as numbers instead
+  std::vector<std::string> overrides;  // of a deck, and parallel.* of this job
+  std::string prompt;
+  std::string tokenizer;    // a tokenizer.json or its folder; empty: that of the model
+  std::vector<int> tokens;  // the prompt as numbers instead
+  std::string jsonl;        // a file of prompts instead, one on each line
+  int batch = 8;            // documents that a group of ranks works on at a time
+  int drafts = 0;           // tokens that the MTP module drafts at once; 0: none
+  int prefill_chunk = 512;  // tokens of a prompt that are read at once
   int length = 200;
   double temperature = 0.8;  // 0: the most probable token
   int top_k = 0;             // 0: all
   double top_p = 1.0;
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  double presence_penalty = 0.0;
   std::uint64_t seed = 1;
-  std::string precision;  // empty: that of the checkpoint
-  bool ids = false;       // print numbers instead of bytes
+  std::vector<std::string> stop;  // texts that end the text
+  std::vector<int> stop_tokens;
+  bool ignore_end = false;  // write on behind the end token of the model
+  std::string precision;    // empty: that of the checkpoint
+  bool ids = false;         // print numbers instead of bytes
+  bool profile = false;     // print where the time went
 };
 
 struct CompareOptions {
@@ -72,7 +84,7 @@ struct InfoOptions {
 /// Each command returns the status of the program, or throws an Error that carries it.
 Status train(const TrainOptions& options, const Communicator& world);
 Status plan(const PlanOptions& options);
-Status generate(const GenerateOptions& options);
+Status generate(const GenerateOptions& options, const Communicator& world);
 Status compare(const CompareOptions& options);
 Status convert(const ConvertOptions& options);
 Status bench(const BenchOptions& options, const Communicator& world);

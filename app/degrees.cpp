@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <string>
 
@@ -200,6 +201,18 @@ Degrees read_degrees(const Section& parallel, const ModelConfig& model, const Sh
   const int zero = parallel.get("zero", 1);
   parallel.check(zero == 1, "zero",
                  "must be 1: data ranks share what the optimizer holds, and only that");
+  return degrees;
+}
+
+Degrees read_decoding_degrees(const Section& parallel, const ModelConfig& model, int ranks) {
+  Degrees degrees;
+  degrees.tensor = read_tensor(parallel, model, std::numeric_limits<int>::max());
+  degrees.context = parallel.get("context", 1);
+  parallel.check(degrees.context > 0, "context", "must be positive");
+  degrees.pipeline = read_pipeline(parallel, model.layers());
+  degrees.data = degrees.context * read_data(parallel, degrees, ranks);
+  degrees.context = 1;
+  degrees.expert = read_expert(parallel, model.layer.experts.experts, degrees);
   return degrees;
 }
 

@@ -1,68 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/commands.hpp"
-#include "app/decoder.hpp"
+#include "app/degrees.hpp"
+#include "app/generation.hpp"
+#include "app/generation_requests.hpp"
 #include "app/model_source.hpp"
 #include "app/model_start.hpp"
+#include "app/pipeline_cut.hpp"
 #include "app/precision.hpp"
-#include "app/sampling.hpp"
+#include "app/token_text.hpp"
 #include "app/trained_model.hpp"
+#include "core/profile.hpp"
+#include "io/deck.hpp"
+#include "parallel/communicator.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace qnext {
 namespace {
 
-// Longer prompts come in pieces, so that activations stay small.
-constexpr int largest_piece = 512;
-
-void check(bool condition, const char* option, const std::string& value, const char* reason) {
-  if (!condition) {
-    throw InputError(fmt::format("{} {}: {}", option, value, reason));
-  }
-}
-
-Sampling sampling_of(const GenerateOptions& o) {
-  check(o.temperature >= 0.0, "--temperature", fmt::format("{}", o.temperature),
-        "must not be negative");
-  check(o.top_k >= 0, "--top-k", fmt::format("{}", o.top_k), "must not be negative");
-  check(o.top_p > 0.0 && o.top_p <= 1.0, "--top-p", fmt::format("{}", o.top_p),
-        "must be above 0 and at most 1");
-  check(o.length >= 0, "--length", fmt::format("{}", o.length), "must not be negative");
-  return {o.temperature, o.top_k, o.top_p, o.seed};
-}
-
-std::vector<int> prompt_of(const GenerateOptions& options, int vocabulary) {
-  std::vector<int> prompt = options.tokens;
-  if (prompt.empty()) {
-    for (const unsigned char byte : options.prompt.empty() ? "\n" : options.prompt) {
-      prompt.push_back(byte);
-    }
-  }
-  for (const int token : prompt) {
-    if (token < 0 || token >= vocabulary) {
-      throw InputError(fmt::format("the prompt has the token {}; this model knows 0 to {}", token,
-                                   vocabulary - 1));
-    }
-  }
-  return prompt;
-}
-
-/// Bytes as they are, other tokens and all those of `as_numbers` as numbers.
-class Text {
+/// The terminal: every piece at once, and a line that ends.
+class Terminal {
  public:
-  explicit Text(bool as_numbers) : as_numbers_(as_numbers) {}
-
-  void write(int token) {
-    const std::string text = as_numbers_   ? fmt::format("{} ", token)
-                             : token < 256 ? std::string(1, static_cast<char>(token))
-                                           : fmt::format("<{}>", token);
-    std::fwrite(text.data(), 1, text.size(), stdout);
+  void write(std::string_view piece) {
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
-    ended_ = text == "\n";
+    ended_ = piece.empty() ? ended_ : piece.back() == '\n';
   }
 
   /// What follows begins a line.
@@ -74,67 +45,164 @@ class Text {
   }
 
  private:
-  bool as_numbers_;
   bool ended_ = false;
-};
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
 struct Generate {
   const GenerateOptions& options;
   const ModelSource& source;
-  const Sampling& sampling;
+  const ProcessGrid& grid;
+  const TokenText& text;
+  const std::vector<GenerationRequest>& requests;
 
   template <class Storage>
   Status operator()() const {
-    const std::vector<int> prompt = prompt_of(options, source.model.vocabulary);
-    TrainedModel<Storage> trained(source.model, false);
-    start_weights(source.weights, 0, trained.table);
-    const int length = static_cast<int>(prompt.size());
-    Decoder<Storage> decoder(trained.model, length + options.length,
-                             std::min(length, largest_piece));
-    const Stopwatch prefill;
-    std::vector<double> logits = decoder.feed(prompt);
-    const double prefill_seconds = prefill.seconds();
-    Text text(options.ids);
-    for (const int token : prompt) {
-      text.write(token);
+    TrainedModel<Storage> trained(source.model, false, grid, chunks_of_stage());
+    start_weights(source.weights, 0, trained.table, grid.world);
+    Generation<Storage> generation(trained.model, grid, limits(), text);
+    if (options.profile) {
+      Profile::start();
     }
-    const Stopwatch decode;
-    for (int n = 0; n < options.length; ++n) {
-      const int token = sample(logits, sampling, static_cast<std::uint64_t>(n));
-      text.write(token);
-      if (n + 1 < options.length) {
-        logits = decoder.feed({token});
+    options.jsonl.empty() ? write_text(generation) : write_lines(generation);
+    if (options.profile) {
+      Profile::stop();
+    }
+    if (grid.world.first()) {
+      const auto& pace = generation.pace();
+      std::fputs(pace_line(pace).c_str(), stderr);
+      if (options.profile) {
+        std::fputs(Profile::table(pace.reading + pace.writing).c_str(), stderr);
       }
     }
-    text.end();
-    std::fputs(
-        fmt::format("prompt: {} tokens, {:.0f} tokens/s; written: {} tokens, {:.0f} tokens/s\n",
-                    length, length / prefill_seconds, options.length,
-                    options.length / decode.seconds())
-            .c_str(),
-        stderr);
     return Status::done;
+  }
+
+  // Of the longest prompt with what is written behind it.
+  int longest() const {
+    int most = 0;
+    for (const GenerationRequest& request : requests) {
+      most = std::max(most, static_cast<int>(request.prompt.size()) + request.length);
+    }
+    return most;
+  }
+
+  DecoderLimits limits() const {
+    const int ranks = grid.degrees.data, count = static_cast<int>(requests.size());
+    return {.documents = std::max(1, std::min(options.batch, (count + ranks - 1) / ranks)),
+            .capacity = std::max(1, longest() + options.drafts),
+            .piece = std::max(1, std::min(options.prefill_chunk, longest())),
+            .drafts = options.drafts};
+  }
+
+  // Whole layers, so that stages have about the same work.
+  std::vector<Chunk> chunks_of_stage() const {
+    const int stages = grid.degrees.pipeline;
+    return PipelineCut{stages, 1, balanced_cut(source.model, stages, 1, longest())}.chunks_of(
+        grid.place.pipeline);
+  }
+
+  void write_text(auto& generation) const {
+    Terminal terminal;
+    const bool first = grid.world.first();
+    if (first) {
+      for (const int token : requests.front().prompt) {
+        terminal.write(text.text_of(token));
+      }
+    }
+    generation.write(requests, [&](int, std::string_view piece) {
+      if (first) {
+        terminal.write(piece);
+      }
+    });
+    if (first) {
+      terminal.end();
+    }
+  }
+
+  // As many prompts as fit are worked on, and their lines written when the last of them is done.
+  void write_lines(auto& generation) const {
+    const auto together = static_cast<std::size_t>(generation.most_requests());
+    for (std::size_t i = 0; i < requests.size(); i += together) {
+      const auto end = std::min(requests.size(), i + together);
+      const auto answers = generation.write({requests.begin() + i, requests.begin() + end});
+      if (grid.world.first()) {
+        for (const GenerationAnswer& answer : answers) {
+          std::fputs(line_of(answer).c_str(), stdout);
+        }
+        std::fflush(stdout);
+      }
+    }
+  }
+
+  // The first token behind a prompt is what the prompt is read for.
+  static std::string pace_line(const auto& pace) {
+    const auto rate = [](std::int64_t tokens, double seconds) {
+      return tokens == 0 ? 0.0 : static_cast<double>(tokens) / seconds;
+    };
+    const std::string drafts = pace.drafted == 0
+                                   ? ""
+                                   : fmt::format("; drafts: {}, {:.0f} % accepted", pace.drafted,
+                                                 100.0 * static_cast<double>(pace.accepted) /
+                                                     static_cast<double>(pace.drafted));
+    return fmt::format(
+        "prompt: {} tokens, {:.0f} tokens/s; written: {} tokens, {:.0f} tokens/s{}\n", pace.read,
+        rate(pace.read, pace.reading), pace.written, rate(pace.stepped, pace.writing), drafts);
   }
 };
 
-}  // namespace
+// Keys of the section `parallel` are about this job, whatever the model was trained on.
+ProcessGrid grid_of(const std::vector<std::string>& keys, const ModelConfig& model,
+                    const Communicator& world) {
+  const Deck deck = Deck::parse("{}", "command line", keys);
+  const Degrees degrees = read_decoding_degrees(deck.section("parallel"), model, world.ranks());
+  deck.refuse_unread();
+  return ProcessGrid(degrees, world);
+}
 
-Status generate(const GenerateOptions& options) {
-  const Sampling sampling = sampling_of(options);
-  ModelSource source = find_model(options.model, options.overrides, options.precision);
+std::unique_ptr<TokenText> text_of(const GenerateOptions& options) {
+  const bool in_folder =
+      options.tokenizer.empty() &&
+      std::filesystem::exists(std::filesystem::path(options.model) / "tokenizer.json");
+  const std::string path = in_folder ? options.model : options.tokenizer;
+  auto text = path.empty() ? bytes_as_tokens() : tokens_of_file(path);
+  return options.ids ? as_numbers(std::move(text)) : std::move(text);
+}
+
+ModelSource find_source(const GenerateOptions& options, const std::vector<std::string>& keys) {
+  ModelSource source = find_model(options.model, keys, options.precision);
   source.model.recompute = Recompute::none;
   source.model.layer.experts.capacity.rule = Capacity::Rule::dropless;
-  return with_storage(source.precision, Generate{options, source, sampling});
+  source.model.balance = {};
+  // A config.json does not say whether there is a module; its files do.
+  const bool may_have_module = model_kind(options.model) == ModelKind::hugging_face;
+  if (options.drafts > 0 && source.model.mtp_modules == 0) {
+    if (!may_have_module) {
+      throw InputError(
+          fmt::format("--drafts {}: the model has no MTP module to draft with", options.drafts));
+    }
+    source.model.mtp_modules = 1;
+  }
+  return source;
+}
+
+}  // namespace
+
+Status generate(const GenerateOptions& options, const Communicator& world) {
+  std::vector<std::string> of_model = options.overrides;
+  const auto of_job =
+      std::stable_partition(of_model.begin(), of_model.end(),
+                            [](const std::string& key) { return !key.starts_with("parallel."); });
+  const std::vector<std::string> parallel(of_job, of_model.end());
+  of_model.erase(of_job, of_model.end());
+  const ModelSource source = find_source(options, of_model);
+  const ProcessGrid grid = grid_of(parallel, source.model, world);
+  const auto text = text_of(options);
+  const int vocabulary = source.model.vocabulary;
+  std::vector<GenerationRequest> requests{request_of(options, *text, vocabulary)};
+  if (!options.jsonl.empty()) {
+    requests = read_requests(options.jsonl, requests.front(), *text, vocabulary);
+  }
+  return with_storage(source.precision, Generate{options, source, grid, *text, requests});
 }
 
 }  // namespace qnext

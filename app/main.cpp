@@ -51,7 +51,7 @@ struct Run {
   Status operator()(std::monostate) const { return Status::done; }
   Status operator()(const TrainOptions& options) const { return train(options, world); }
   Status operator()(const PlanOptions& options) const { return plan(options); }
-  Status operator()(const GenerateOptions& options) const { return generate(options); }
+  Status operator()(const GenerateOptions& options) const { return generate(options, world); }
   Status operator()(const CompareOptions& options) const { return compare(options); }
   Status operator()(const ConvertOptions& options) const { return convert(options); }
   Status operator()(const BenchOptions& options) const { return bench(options, world); }
@@ -60,7 +60,8 @@ struct Run {
 
 bool runs_on_ranks(const auto& command) {
   const auto* const bench = std::get_if<BenchOptions>(&command);
-  return std::holds_alternative<TrainOptions>(command) || (bench && bench->what == "machine");
+  return std::holds_alternative<TrainOptions>(command) ||
+         std::holds_alternative<GenerateOptions>(command) || (bench && bench->what == "machine");
 }
 
 Status run(int argc, char** argv, const Runtime& runtime) {
@@ -72,7 +73,8 @@ Status run(int argc, char** argv, const Runtime& runtime) {
   }
   if (world.ranks() > 1 && !runs_on_ranks(line.command)) {
     throw InputError(fmt::format(
-        "the job has {} ranks; only train and bench machine run on more than one", world.ranks()));
+        "the job has {} ranks; only train, generate and bench machine run on more than one",
+        world.ranks()));
   }
   const KokkosRuntime kokkos(line.kokkos);
   flush_subnormals();

@@ -49,12 +49,33 @@ void add_plan(CLI::App& command, PlanOptions& options) {
 void add_generate(CLI::App& command, GenerateOptions& options) {
   command.add_option("model", options.model, "deck, run folder, checkpoint or Hugging Face folder")
       ->required();
-  command.add_option("overrides", options.overrides, "keys of the deck to replace: run.name=b");
-  auto* const prompt =
-      command.add_option("--prompt", options.prompt, "text to go on from; bytes are tokens");
-  command.add_option("--tokens", options.tokens, "the prompt as numbers: 1,2,3")
-      ->delimiter(',')
-      ->excludes(prompt);
+  command.add_option("overrides", options.overrides,
+                     "keys of the deck to replace, run.name=b, and how the ranks of this job share "
+                     "the model: parallel.tensor=2");
+  auto* const prompt = command.add_option("--prompt", options.prompt, "text to go on from");
+  command.add_option("--tokenizer", options.tokenizer,
+                     "tokenizer.json, or a folder that has it; without one, in the folder of the "
+                     "model neither, bytes are tokens");
+  auto* const tokens =
+      command.add_option("--tokens", options.tokens, "the prompt as numbers: 1,2,3")
+          ->delimiter(',')
+          ->excludes(prompt);
+  command
+      .add_option("--jsonl", options.jsonl,
+                  "a file of prompts, {\"prompt\": \"...\"} or {\"tokens\": [...]} on each line, "
+                  "with length, temperature, ... of its own; writes such lines")
+      ->excludes(prompt)
+      ->excludes(tokens);
+  command.add_option("--batch", options.batch, "documents that are worked on at a time")
+      ->capture_default_str();
+  command
+      .add_option("--drafts", options.drafts,
+                  "tokens that the MTP module drafts at once, up to 4; 0: none")
+      ->capture_default_str();
+  command
+      .add_option("--prefill-chunk", options.prefill_chunk,
+                  "tokens of a prompt that are read at once")
+      ->capture_default_str();
   command.add_option("--length", options.length, "tokens to write")->capture_default_str();
   command.add_option("--temperature", options.temperature, "0: always the most probable token")
       ->capture_default_str();
@@ -63,10 +84,29 @@ void add_generate(CLI::App& command, GenerateOptions& options) {
   command
       .add_option("--top-p", options.top_p, "only the most probable tokens that hold this share")
       ->capture_default_str();
+  command
+      .add_option("--min-p", options.min_p,
+                  "only tokens with this share of the largest probability; 0: all")
+      ->capture_default_str();
+  command
+      .add_option("--repetition-penalty", options.repetition_penalty,
+                  "divides positive logits of tokens that came before, multiplies negative ones")
+      ->capture_default_str();
+  command
+      .add_option("--presence-penalty", options.presence_penalty,
+                  "is taken from the logits of tokens that were written")
+      ->capture_default_str();
   command.add_option("--seed", options.seed, "of the random numbers")->capture_default_str();
+  command.add_option("--stop", options.stop, "a text that ends the text; may be given again")
+      ->allow_extra_args(false);
+  command.add_option("--stop-tokens", options.stop_tokens, "tokens that end the text: 1,2")
+      ->delimiter(',');
+  command.add_flag("--ignore-end", options.ignore_end, "write on behind the model's end token");
   command.add_option("--precision", options.precision,
                      "double, float or bf16; as in the checkpoint if absent");
   command.add_flag("--ids", options.ids, "print numbers instead of bytes");
+  command.add_flag("--profile", options.profile,
+                   "print the time of each kernel and copy at the end");
 }
 
 void add_compare(CLI::App& command, CompareOptions& options) {

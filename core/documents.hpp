@@ -22,9 +22,12 @@ struct Documents {
   int sequences = 1;              // rows of the deck's `sequence` tokens that make up the T tokens
 
   // (N)  row of the states that a document begins with, or leaves behind; -1: it begins from
-  // nothing, or ends. Empty: row n for document n.
+  // nothing, or ends. Empty: row n for document n. Where a step keeps the state behind each token,
+  // that of token i of a document goes to row leaves(n) + i.
   Tensor<const int, 1> arrives;
   Tensor<const int, 1> leaves;
+  // (N)  row of the cache of keys and values of a document. Empty: row n.
+  Tensor<const int, 1> cached;
   const ContextRing* ring = nullptr;  // which queries meet which keys, or null: all are here
 
   KOKKOS_INLINE_FUNCTION int initial_row(int n) const {
@@ -33,7 +36,14 @@ struct Documents {
   KOKKOS_INLINE_FUNCTION int final_row(int n) const {
     return leaves.extent(0) == 0 ? n : leaves(n);
   }
+  KOKKOS_INLINE_FUNCTION int cache_row(int n) const {
+    return cached.extent(0) == 0 ? n : cached(n);
+  }
 };
+
+/// Which states a step leaves: the one behind the last token of a document, or one behind each
+/// token, so that a document can go on behind any of them.
+enum class Keep { last, each };
 
 /// Documents of the given lengths, none of them zero, one after the other. `first_position` (N, or
 /// empty: all zero) is where each of them starts: a decoded document goes on at its own length.
@@ -42,9 +52,10 @@ Documents make_documents(const std::vector<int>& lengths, int sequences = 1,
 
 /// Upper bounds that sizes of activations are planned with.
 struct MicrobatchShape {
-  int tokens = 0;     // T
-  int documents = 0;  // N, at most
-  int sequences = 1;  // rows
+  int tokens = 0;         // T
+  int documents = 0;      // N, at most
+  int sequences = 1;      // rows
+  bool decoding = false;  // few tokens of each document, behind a state
 };
 
 }  // namespace qnext

@@ -34,8 +34,13 @@ void matmul(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
                        " " + extents("B", b.extent(0), b.extent(1), turn_b) + " into " +
                        extents("C", c.extent(0), c.extent(1), false));
   }
+  if (c.size() == 0) {
+    return;
+  }
 #if defined(KOKKOS_ENABLE_CUDA)
-  if (c.size() > 0 && a.size() > 0) {
+  // The library chooses a kernel by the number of rows.
+  const bool few = !turn_a && turn_b && a.extent(0) <= few_rows;
+  if (!few && a.size() > 0) {
     matmul_cublas<In, Out>(exec, op_a, a, op_b, b, c, write);
   } else {
     matmul_fallback<In, Out>(exec, op_a, a, op_b, b, c, write);

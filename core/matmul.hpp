@@ -13,6 +13,9 @@ enum class Op { none, transpose };
 /// Whether a product replaces what the result held or is added to it.
 enum class Write { replace, add };
 
+/// See matmul.
+inline constexpr int few_rows = 64;
+
 /// The one door to matrix products: C = op_a(A) op_b(B), or C += that. All row-major and
 /// contiguous, sums in Accum<In>. Vendor libraries live behind it; which of them serves which shape
 /// is a table in the source, so that equal calls give equal bits.
@@ -21,7 +24,9 @@ enum class Write { replace, add };
 ///     In = float:   Out = float
 ///     In = bf16:    Out = bf16 or float
 ///
-/// Refuses extents that do not fit, with the extents.
+/// Of at most few_rows rows of A times a transposed B, a row of C does not depend on how many there
+/// are: tokens that are decoded together have the bits of each alone. Refuses extents that do not
+/// fit, with the extents.
 template <class In, class Out>
 void matmul(const Exec& exec, Op op_a, const Tensor<const In, 2>& a, Op op_b,
             const Tensor<const In, 2>& b, const Tensor<Out, 2>& c, Write write = Write::replace);

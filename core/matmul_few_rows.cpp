@@ -11,10 +11,12 @@
 namespace qnext {
 namespace {
 
-// Rows of B that share the reading of A.
+// Rows of B that share the reading of A, and rows of A that share the reading of B.
 inline constexpr int shared_rows = 2;
+inline constexpr int rows_at_once = 8;
 
-// A thread takes ranges of rows of B and sums each dot product in the lanes of one vector.
+// A thread takes ranges of rows of B and sums each dot product in the lanes of one vector. More
+// rows of A than are multiplied at once find the rows of B in the first cache.
 template <class In, class Out>
 struct FewRows {
   using Real = Accum<In>;
@@ -47,16 +49,19 @@ struct FewRows {
   // Columns [n, n + width) of c for all rows of a.
   template <int width>
   void rows_of(int n) const {
-    using Function = void (FewRows::*)(int) const;
+    using Function = void (FewRows::*)(int, int) const;
     static constexpr auto kernels = []<int... m>(std::integer_sequence<int, m...>) {
-      return std::array<Function, few_rows>{&FewRows::template dot_products<m + 1, width>...};
+      return std::array<Function, rows_at_once>{&FewRows::template dot_products<m + 1, width>...};
     }
-    (std::make_integer_sequence<int, few_rows>());
-    (this->*kernels[M - 1])(n);
+    (std::make_integer_sequence<int, rows_at_once>());
+    for (int m = 0; m < M; m += rows_at_once) {
+      (this->*kernels[std::min(rows_at_once, M - m) - 1])(m, n);
+    }
   }
 
+  // Rows [m, m + rows) and columns [n, n + width) of c.
   template <int rows, int width>
-  void dot_products(int n) const {
+  void dot_products(int m, int n) const {
     typename Lane::Vector sum[rows][width] = {};
     const int whole = K / Lane::count * Lane::count;
     for (int k = 0; k < whole; k += Lane::count) {
@@ -67,7 +72,7 @@ struct FewRows {
       }
 #pragma GCC unroll 8
       for (int i = 0; i < rows; ++i) {
-        const auto x = read<Real>(a + std::int64_t(i) * K + k);
+        const auto x = read<Real>(a + std::int64_t(m + i) * K + k);
 #pragma GCC unroll 4
         for (int j = 0; j < width; ++j) {
           sum[i][j] += x * weight[j];
@@ -78,10 +83,10 @@ struct FewRows {
       for (int j = 0; j < width; ++j) {
         Real total = sum_of_lanes<Real>(sum[i][j]);
         for (int k = whole; k < K; ++k) {
-          total += static_cast<Real>(a[std::int64_t(i) * K + k]) *
+          total += static_cast<Real>(a[std::int64_t(m + i) * K + k]) *
                    static_cast<Real>(b[std::int64_t(n + j) * K + k]);
         }
-        Out& element = c[std::int64_t(i) * N + n + j];
+        Out& element = c[std::int64_t(m + i) * N + n + j];
         element = Out(add ? static_cast<Real>(element) + total : total);
       }
     }

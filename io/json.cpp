@@ -202,4 +202,8 @@ std::string Json::to_string() const {
   return std::visit(Print{}, value_).dump();
 }
 
+std::string json_text(std::string_view bytes) {
+  return nlohmann::json(bytes).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace qnext

@@ -58,4 +58,7 @@ class Json {
   std::variant<std::monostate, bool, std::int64_t, double, std::string, List, Object> value_;
 };
 
+/// Bytes as a JSON string; what is no UTF-8 becomes the replacement character.
+std::string json_text(std::string_view bytes);
+
 }  // namespace qnext

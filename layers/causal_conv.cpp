@@ -16,6 +16,7 @@ namespace {
 constexpr int forward_block = 8;
 constexpr int backward_block = 32;
 constexpr double length_epsilon = 1e-6;
+constexpr int most_taps = 6;
 
 int blocks(int T, int tokens) {
   return (T + tokens - 1) / tokens;
@@ -312,45 +313,46 @@ struct ConvBackward {
   }
 };
 
-// The last taps - 1 inputs up to a token: the last of each document, or every token. An element
-// takes one channel and goes from the oldest row to the newest, so that `tails` may be `initial`.
+// The last taps - 1 inputs of a document, or those up to each of its tokens. An element takes one
+// channel of one document and reads what was before first, so that `tails` may be `initial`.
 template <class Storage>
 struct Tails {
+  static constexpr int most_rows = most_taps - 1;
+
   Documents documents;
   GroupedProjection layout;
   Tensor<const Storage, 2> qkvz;
   Tensor<const Storage, 3> initial;
   Tensor<Storage, 3> tails;
-  bool of_tokens;
+  Keep keep;
 
   void launch(const Exec& exec) const {
-    const int count = of_tokens ? qkvz.extent_int(0) : documents.count;
     Kokkos::parallel_for(
         "causal_conv::tails",
-        Kokkos::RangePolicy<Exec>(exec, 0, static_cast<std::int64_t>(count) * layout.channels()),
+        Kokkos::RangePolicy<Exec>(exec, 0, std::int64_t{1} * documents.count * layout.channels()),
         *this);
   }
 
   KOKKOS_FUNCTION void operator()(const std::int64_t i) const {
-    const int item = static_cast<int>(i / layout.channels());
+    const int n = static_cast<int>(i / layout.channels());
     const int channel = static_cast<int>(i % layout.channels());
-    const int n = of_tokens ? documents.document(item) : item;
-    const int to = of_tokens ? item : documents.final_row(n), from = documents.initial_row(n);
+    const int to = documents.final_row(n), from = documents.initial_row(n);
     if (to < 0) {
       return;
     }
-    const int begin = documents.begin(n);
-    const int end = of_tokens ? item + 1 : documents.begin(n + 1);
+    const int begin = documents.begin(n), end = documents.begin(n + 1);
     const int column = layout.block_of(channel) * layout.block() + layout.column_of(channel);
     const int rows = tails.extent_int(1);
+    Storage before[most_rows];
     for (int row = 0; row < rows; ++row) {
-      const int t = end - rows + row;
-      if (t >= begin) {
-        tails(to, row, channel) = qkvz(t, column);
-      } else {
-        tails(to, row, channel) = initial.extent(0) != 0 && from >= 0
-                                      ? initial(from, t - begin + rows, channel)
-                                      : Storage(0);
+      before[row] =
+          initial.extent(0) != 0 && from >= 0 ? initial(from, row, channel) : Storage(0.0f);
+    }
+    for (int last = keep == Keep::each ? begin : end - 1; last < end; ++last) {
+      for (int row = 0; row < rows; ++row) {
+        const int t = last + 1 - rows + row;
+        tails(keep == Keep::each ? to + last - begin : to, row, channel) =
+            t >= begin ? qkvz(t, column) : before[t - begin + rows];
       }
     }
   }
@@ -429,8 +431,8 @@ void with_taps(int taps, const F& f) {
       return f(std::integral_constant<int, 4>());
     case 5:
       return f(std::integral_constant<int, 5>());
-    case 6:
-      return f(std::integral_constant<int, 6>());
+    case most_taps:
+      return f(std::integral_constant<int, most_taps>());
     default:
       require(false, "causal convolution: taps = " + std::to_string(taps) + ", wanted 2 to 6");
   }
@@ -474,7 +476,7 @@ void CausalConv<Storage>::forward(const Exec& exec, const Documents& documents,
     ConvForward<Storage, taps>{{documents, layout_, qkvz, initial, work.weight}, out}.launch(exec);
   });
   if (final.extent(0) != 0) {
-    Tails<Storage>{documents, layout_, qkvz, initial, final, false}.launch(exec);
+    Tails<Storage>{documents, layout_, qkvz, initial, final, Keep::last}.launch(exec);
   }
 }
 
@@ -482,7 +484,7 @@ template <class Storage>
 void CausalConv<Storage>::tails(const Exec& exec, const Documents& documents,
                                 const Tensor<const Storage, 2>& qkvz,
                                 const Tensor<Storage, 3>& tails) const {
-  Tails<Storage>{documents, layout_, qkvz, {}, tails, false}.launch(exec);
+  Tails<Storage>{documents, layout_, qkvz, {}, tails, Keep::last}.launch(exec);
 }
 
 template <class Storage>
@@ -496,11 +498,10 @@ void CausalConv<Storage>::add_tail_gradient(const Exec& exec, const Documents& d
 }
 
 template <class Storage>
-void CausalConv<Storage>::tails_after_tokens(const Exec& exec, const Documents& documents,
-                                             const Tensor<const Storage, 2>& qkvz,
-                                             const Tensor<const Storage, 3>& initial,
-                                             const Tensor<Storage, 3>& tails) const {
-  Tails<Storage>{documents, layout_, qkvz, initial, tails, true}.launch(exec);
+void CausalConv<Storage>::advance_tails(const Exec& exec, const Documents& documents,
+                                        const Tensor<const Storage, 2>& qkvz,
+                                        const Tensor<Storage, 3>& tails, Keep keep) const {
+  Tails<Storage>{documents, layout_, qkvz, tails, tails, keep}.launch(exec);
 }
 
 template <class Storage>

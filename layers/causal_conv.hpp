@@ -63,11 +63,11 @@ class CausalConv {
                          const Tensor<const Storage, 3>& dtails,
                          const Tensor<Storage, 2>& dqkvz) const;
 
-  /// The tail that follows each of the T tokens: `tails` (T, taps-1, 2GK+HV).
-  void tails_after_tokens(const Exec& exec, const Documents& documents,
-                          const Tensor<const Storage, 2>& qkvz,
-                          const Tensor<const Storage, 3>& initial,
-                          const Tensor<Storage, 3>& tails) const;
+  /// The tails behind the tokens of each document, from its initial row to its final row; where
+  /// each is kept, that of token i to the row final + i. These may be the same rows.
+  void advance_tails(const Exec& exec, const Documents& documents,
+                     const Tensor<const Storage, 2>& qkvz, const Tensor<Storage, 3>& tails,
+                     Keep keep) const;
 
   /// Writes the columns of q, k and v of dqkvz, adds to the gradient of the weight.
   void backward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& qkvz,

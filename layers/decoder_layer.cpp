@@ -111,10 +111,11 @@ typename DecoderLayer<Storage>::Work DecoderLayer<Storage>::reserve_work(
 template <class Storage>
 typename DecoderLayer<Storage>::State DecoderLayer<Storage>::reserve_state(Arena& arena,
                                                                            int documents,
-                                                                           int capacity) const {
+                                                                           int capacity,
+                                                                           int kept) const {
   State state;
   if (delta_net_) {
-    state.delta_net = delta_net_->reserve_state(arena, documents);
+    state.delta_net = delta_net_->reserve_state(arena, documents * kept);
   } else {
     state.attention = attention_->reserve_state(arena, documents, capacity);
   }
@@ -208,11 +209,17 @@ void DecoderLayer<Storage>::backward(const Exec& exec, const Documents& document
 template <class Storage>
 void DecoderLayer<Storage>::step(const Exec& exec, const Documents& documents,
                                  const Tensor<const Real, 2>& x, const Tensor<Real, 2>& y,
-                                 State& state, Saved& saved, const Work& work) const {
+                                 State& state, Saved& saved, const Work& work, Keep keep) const {
+  if (documents.count == 0) {
+    if (experts_) {
+      experts_->step(exec, saved.mlp.normed, work.branch, saved.mlp.experts, work.experts);
+    }
+    return;
+  }
   input_norm_.template forward<Real>(exec, x, saved.mixer.normed, saved.mixer.scale);
   if (delta_net_) {
     delta_net_->step(exec, documents, saved.mixer.normed, state.delta_net, work.branch,
-                     saved.mixer.delta_net, work.delta_net);
+                     saved.mixer.delta_net, work.delta_net, keep);
   } else {
     attention_->step(exec, documents, saved.mixer.normed, state.attention, work.branch,
                      saved.mixer.attention, work.attention);

@@ -86,8 +86,9 @@ class DecoderLayer {
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape) const;
   Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
 
-  /// Room for `documents` documents of at most `capacity` tokens.
-  State reserve_state(Arena& arena, int documents, int capacity) const;
+  /// Room for `documents` documents of at most `capacity` tokens, and for so many kept states of
+  /// the delta net of each.
+  State reserve_state(Arena& arena, int documents, int capacity, int kept = 1) const;
 
   /// Every document starts from nothing.
   static void clear(const Exec& exec, const State& state);
@@ -107,9 +108,11 @@ class DecoderLayer {
                 const Tensor<Real, 2>& gradient, const BalanceGradient<Real>* balance,
                 const Dropout& dropout, const Saved& saved, const Work& work) const;
 
-  /// Forward for few tokens of each document behind what `state` holds; advances the state.
+  /// Forward for few tokens of each document behind what `state` holds; advances the state. A rank
+  /// without documents only serves the others of its expert group.
   void step(const Exec& exec, const Documents& documents, const Tensor<const Real, 2>& x,
-            const Tensor<Real, 2>& y, State& state, Saved& saved, const Work& work) const;
+            const Tensor<Real, 2>& y, State& state, Saved& saved, const Work& work,
+            Keep keep = Keep::last) const;
 
  private:
   /// Tokens of this rank, in all sequences.

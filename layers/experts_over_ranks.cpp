@@ -66,28 +66,28 @@ class ExpertsOverRanks<Storage>::Round {
   }
 
   /// The rows of x (T, D) that the experts of this rank work on, into received(); their weights
-  /// too, unless those are empty.
+  /// too, where there are such. A rank without tokens has weights, of which there are none.
   void fetch(const Tensor<const Storage, 2>& x, const Tensor<const Real, 2>& weights = {}) const {
     std::vector<RowExchange::Rows> lists{list(work_.received, work_.message)};
     spread_tokens<Storage>(exec_, x, choices_.place, work_.received);
-    if (weights.extent(0) != 0) {
+    if (weights.data() != nullptr) {
       spread_choices<Real>(exec_, weights, choices_.place, work_.received_weight);
       lists.push_back(list(work_.received_weight, work_.message_weight));
     }
     exchange_.to_owners(number_, lists);
     move_rows<Storage>(exec_, rows(), Place::to, work_.place, work_.message, work_.received);
-    if (weights.extent(0) != 0) {
+    if (weights.data() != nullptr) {
       move_rows<Real>(exec_, rows(), Place::to, work_.place, work_.message_weight,
                       work_.received_weight);
     }
   }
 
-  /// results() to the rows (T K, D) that they belong to; weight_results() too, unless `weights`
-  /// (T K, 1) is empty.
+  /// results() to the rows (T K, D) that they belong to; weight_results() too, where there are
+  /// `weights` (T K, 1).
   void give_back(const Tensor<Storage, 2>& home, const Tensor<Real, 2>& weights = {}) const {
     std::vector<RowExchange::Rows> lists{list(home, work_.received)};
     move_rows<Storage>(exec_, rows(), Place::from, work_.place, work_.message, work_.received);
-    if (weights.extent(0) != 0) {
+    if (weights.data() != nullptr) {
       move_rows<Real>(exec_, rows(), Place::from, work_.place, work_.message_weight,
                       work_.received_weight);
       lists.push_back(list(weights, work_.received_weight));

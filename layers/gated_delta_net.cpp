@@ -221,16 +221,12 @@ template <class Storage>
 void GatedDeltaNet<Storage>::step(const Exec& exec, const Documents& documents,
                                   const Tensor<const Storage, 2>& x, State& state,
                                   const Tensor<Storage, 2>& y, Saved& saved, const Work& work,
-                                  State* after) const {
-  project(exec, x, saved, work);
-  if (after != nullptr) {
-    conv_.tails_after_tokens(exec, documents, saved.qkvz, state.conv_tail, after->conv_tail);
-  }
-  conv_.forward(exec, documents, saved.qkvz, state.conv_tail, work.convolved, state.conv_tail,
-                work.conv);
+                                  Keep keep) const {
+  project(exec, work.rows.input(exec, x), saved, work);
+  conv_.forward(exec, documents, saved.qkvz, state.conv_tail, work.convolved, {}, work.conv);
+  conv_.advance_tails(exec, documents, saved.qkvz, state.conv_tail, keep);
   delta_rule_recurrent<Storage>(exec, documents, rule_input<Storage>(work.convolved, saved),
-                                state.memory, saved.read,
-                                after != nullptr ? after->memory : Tensor<Real, 4>());
+                                state.memory, saved.read, keep);
   finish(exec, saved, y, work);
 }
 

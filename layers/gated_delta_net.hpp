@@ -107,12 +107,12 @@ class GatedDeltaNet {
                 State* dinitial, const Work& work) const;
 
   /// Forward for the next tokens of each document, token by token, without anything to
-  /// differentiate; advances `state`. `after`, (T, ...) where `state` is (N, ...), gets the state
-  /// behind each of these tokens, so that rejected drafts cost no second run. `saved` only lends
-  /// its memory.
+  /// differentiate; advances `state` from the document's initial row to its final one. Where each
+  /// state is kept, that behind token i goes to row final + i: rejected drafts cost no second run.
+  /// `saved` only lends its memory.
   void step(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& x,
             State& state, const Tensor<Storage, 2>& y, Saved& saved, const Work& work,
-            State* after = nullptr) const;
+            Keep keep = Keep::last) const;
 
  private:
   void project(const Exec& exec, const Tensor<const Storage, 2>& x, Saved& saved,

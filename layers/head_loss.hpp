@@ -45,6 +45,16 @@ class HeadLoss {
 
   Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
 
+  /// How many tokens of the vocabulary this rank knows, and the first of them.
+  int tokens_of_rank() const { return vocabulary_; }
+  int first_token() const { return first_; }
+
+  /// The rows (T, D) of all tensor ranks from those of this one; in the work until its next use.
+  Tensor<const Storage, 2> all_rows(const Exec& exec, const Tensor<const Storage, 2>& h,
+                                    const Work& work) const {
+    return work.rows.input(exec, h);
+  }
+
   /// logits (T, V) = h W^T, for few tokens: decoding and comparisons.
   void logits(const Exec& exec, const Tensor<const Storage, 2>& h,
               const Tensor<Real, 2>& logits) const;

@@ -19,9 +19,22 @@ namespace {
 
 constexpr int rows_per_block = 64;
 
-// Up to so many tokens the weights of the chosen experts are read for each of them: their second
-// reader finds them in a cache.
+// So many tokens of a step go through their experts at once.
 constexpr int decode_tokens = 8;
+
+template <class View>
+View some_rows(const View& all, int first, int count) {
+  return View(all.data() + std::int64_t{first} * all.extent_int(1), count, all.extent(1));
+}
+
+template <class Real>
+Routing<Real> rows_of_routing(const Routing<Real>& all, int first, int count) {
+  return {.probabilities = some_rows(all.probabilities, first, count),
+          .log_sum = Tensor<Real, 1>(all.log_sum.data() + first, count),
+          .selected = some_rows(all.selected, first, count),
+          .weights = some_rows(all.weights, first, count),
+          .given = all.given};
+}
 
 int row_blocks(int T) {
   return (T + rows_per_block - 1) / rows_per_block;
@@ -136,6 +149,13 @@ int MixtureOfExperts<Storage>::rows_of(const MicrobatchShape& shape) const {
   return RowSplit(grid_, shape.tokens, shape.sequences).rows();
 }
 
+// A rank may have no token of its own where documents are decoded, and is sent rows all the same.
+template <class Storage>
+int MixtureOfExperts<Storage>::received_rows(const MicrobatchShape& shape) const {
+  const int tokens = shape.decoding ? shape.tokens : rows_of(shape);
+  return over_ranks_->most_rows(std::max(1, tokens), config_.experts_per_token);
+}
+
 template <class Storage>
 typename MixtureOfExperts<Storage>::Saved MixtureOfExperts<Storage>::reserve_saved(
     Arena& arena, const MicrobatchShape& shape) const {
@@ -149,7 +169,7 @@ typename MixtureOfExperts<Storage>::Saved MixtureOfExperts<Storage>::reserve_sav
                 .offset = arena.reserve<int, 1>("offset", E + 1)};
   if (over_ranks_) {
     saved.over_ranks =
-        over_ranks_->reserve_saved(arena, over_ranks_->most_rows(T, K), config_.expert_width);
+        over_ranks_->reserve_saved(arena, received_rows(shape), config_.expert_width);
   } else {
     saved.gate_up = arena.reserve<Storage, 2>("gate_up", T * K, 2 * config_.expert_width);
   }
@@ -170,7 +190,7 @@ typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work
   Work work;
   work.rows = arena.reserve<Storage, 2>("rows", T * K, D);
   if (over_ranks_) {
-    work.over_ranks = over_ranks_->reserve_work(arena, T * K, over_ranks_->most_rows(T, K), D, F);
+    work.over_ranks = over_ranks_->reserve_work(arena, T * K, received_rows(shape), D, F);
   } else {
     work.hidden = arena.reserve<Storage, 2>("hidden", T * K, F);
     work.dgate_up = arena.reserve<Storage, 2>("dgate_up", T * K, 2 * F);
@@ -239,14 +259,21 @@ void MixtureOfExperts<Storage>::compute(const Exec& exec, const Tensor<const Sto
                                         const Work& work) const {
   saved.x = x;
   if (shared_) {
-    Kokkos::parallel_for("experts::shared_gate", row_policy(exec, x.extent_int(0)),
-                         SharedGate<Storage>{x, shared_gate_.value, saved.shared_factor});
-    shared_->forward(exec, x, y, saved.shared, work.shared, saved.shared_factor);
+    shared_forward(exec, x, y, saved, work);
   }
   experts_forward(exec, x, saved, work);
   TokenTerms<Storage> terms;
   terms.add = shared_ != nullptr;
   gather_tokens<Storage>(exec, work.rows, saved.rows.place, terms, y);
+}
+
+template <class Storage>
+void MixtureOfExperts<Storage>::shared_forward(const Exec& exec, const Tensor<const Storage, 2>& x,
+                                               const Tensor<Storage, 2>& y, Saved& saved,
+                                               const Work& work) const {
+  Kokkos::parallel_for("experts::shared_gate", row_policy(exec, x.extent_int(0)),
+                       SharedGate<Storage>{x, shared_gate_.value, saved.shared_factor});
+  shared_->forward(exec, x, y, saved.shared, work.shared, saved.shared_factor);
 }
 
 // Leaves the weighted outputs of the experts in work.rows.
@@ -343,32 +370,43 @@ template <class Storage>
 void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storage, 2>& x,
                                      const Tensor<Storage, 2>& y, Saved& saved,
                                      const Work& work) const {
-  require(!over_ranks_, "experts: decoding wants all experts on each rank: an expert degree of 1");
-  const int T = x.extent_int(0);
-  if (T > decode_tokens) {
+  if (over_ranks_) {
     route_tokens(exec, x, saved, work);
     sort_by_expert(exec, 1, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count);
     compute(exec, x, y, saved, work);
     return;
   }
+  // Tensor ranks divide the shared expert, but not the others.
+  const bool shared_apart = shared_ && grid_.degrees.tensor > 1;
+  if (shared_apart) {
+    shared_forward(exec, x, y, saved, work);
+  }
   ExpertsDecode<Storage> decode;
-  decode.x = x;
   decode.router = router_.value;
   decode.gate_up = gate_up_.value;
   decode.down = down_.value;
-  if (shared_) {
+  if (shared_ && !shared_apart) {
     decode.shared_gate = shared_->gate().weight().value;
     decode.shared_up = shared_->up().weight().value;
     decode.shared_down = shared_->down().weight().value;
     decode.direction = shared_gate_.value;
-    decode.shared_factor = saved.shared_factor;
   }
-  decode.selected = saved.routing.selected;
-  decode.weights = saved.routing.weights;
-  decode.hidden = Tensor<Real, 2>(work.decoded.data(), T, work.decoded.extent(1));
-  decode.logits(exec, saved.routing.probabilities);
-  route<Real>(exec, config_.renormalise, saved.routing);
-  decode.compute(exec, y);
+  const int width =
+      config_.experts_per_token * config_.expert_width + decode.shared_gate.extent_int(0);
+  for (int first = 0; first < x.extent_int(0); first += decode_tokens) {
+    const int T = std::min(decode_tokens, x.extent_int(0) - first);
+    const Routing<Real> routing = rows_of_routing(saved.routing, first, T);
+    decode.x = some_rows(x, first, T);
+    decode.selected = routing.selected;
+    decode.weights = routing.weights;
+    if (decode.direction.extent(0) != 0) {
+      decode.shared_factor = Tensor<Real, 1>(saved.shared_factor.data() + first, T);
+    }
+    decode.hidden = Tensor<Real, 2>(work.decoded.data(), T, width);
+    decode.logits(exec, routing.probabilities);
+    route<Real>(exec, config_.renormalise, routing);
+    decode.compute(exec, some_rows(y, first, T), shared_apart ? Write::add : Write::replace);
+  }
 }
 
 template class MixtureOfExperts<bf16>;

@@ -98,20 +98,23 @@ class MixtureOfExperts {
                 const Saved& saved, const BalanceGradient<Real>* balance,
                 const Tensor<Storage, 2>& dx, const Work& work) const;
 
-  /// Forward for decoding: never drops, and for few tokens reads the weights of the chosen experts
-  /// alone, each once. Of `saved` it leaves the routing. Refuses an expert degree.
+  /// Forward for decoding: never drops, and reads the weights of the chosen experts where they lie.
+  /// What a token gets does not depend on the tokens beside it. Of `saved` it leaves the routing.
   void step(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
             Saved& saved, const Work& work) const;
 
  private:
   /// Tokens of this rank, in all sequences.
   int rows_of(const MicrobatchShape& shape) const;
+  int received_rows(const MicrobatchShape& shape) const;
   Tensor<const Real, 2> widen(const Exec& exec, const Tensor<const Storage, 2>& x,
                               const Work& work) const;
   void route_tokens(const Exec& exec, const Tensor<const Storage, 2>& x, const Saved& saved,
                     const Work& work) const;
   void compute(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Storage, 2>& y,
                Saved& saved, const Work& work) const;
+  void shared_forward(const Exec& exec, const Tensor<const Storage, 2>& x,
+                      const Tensor<Storage, 2>& y, Saved& saved, const Work& work) const;
   void experts_forward(const Exec& exec, const Tensor<const Storage, 2>& x, Saved& saved,
                        const Work& work) const;
   void experts_backward(const Exec& exec, const Tensor<const Storage, 2>& dy, const Saved& saved,

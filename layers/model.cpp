@@ -235,13 +235,30 @@ typename Model<Storage>::Work Model<Storage>::reserve_work(Arena& arena,
 
 template <class Storage>
 typename Model<Storage>::State Model<Storage>::reserve_state(Arena& arena, int documents,
-                                                             int capacity) const {
+                                                             int capacity, int kept) const {
   const Arena::Room room(arena, "state");
   State state;
   for (const auto& layer : layers_) {
-    state.layers.push_back(layer->reserve_state(arena, documents, capacity));
+    state.layers.push_back(layer ? layer->reserve_state(arena, documents, capacity, kept)
+                                 : typename Layer::State{});
+  }
+  if (mtp_) {
+    state.mtp = mtp_->layer().reserve_state(arena, documents, capacity);
   }
   return state;
+}
+
+template <class Storage>
+typename Model<Storage>::Draft Model<Storage>::reserve_draft(Arena& arena,
+                                                             const MicrobatchShape& shape) const {
+  const Arena::Room room(arena, "draft");
+  Draft draft;
+  draft.saved = mtp_->reserve_saved(arena, shape);
+  draft.work = mtp_->reserve_work(arena, shape);
+  draft.work.embedding = embedding_->reserve_work(arena, shape);
+  draft.layer = mtp_->layer().reserve_work(arena, shape);
+  draft.head = head_->reserve_work(arena, shape);
+  return draft;
 }
 
 template <class Storage>
@@ -343,19 +360,30 @@ void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const L
 
 template <class Storage>
 void Model<Storage>::step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
-                          const Work& work) const {
+                          const Work& work, Keep keep) const {
   const Phase phase("step");
-  for (const auto& [kind, ranks] :
-       {std::pair{"tensor", grid_.degrees.tensor}, std::pair{"context", grid_.degrees.context}}) {
-    require(ranks == 1, std::string("decoding is not divided over ") + kind + " ranks, which are " +
-                            std::to_string(ranks));
+  require(grid_.degrees.context == 1, "decoding is not divided over context ranks, which are " +
+                                          std::to_string(grid_.degrees.context));
+  const Chunk& chunk = saved.chunk;
+  if (chunk.first()) {
+    embedding_->forward(exec, batch.tokens, saved.hidden.front(), work.embedding);
   }
-  embedding_->forward(exec, batch.tokens, saved.hidden[0]);
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i]->step(exec, batch.documents, saved.hidden[i], saved.hidden[i + 1], state.layers[i],
-                     saved.layers[i], work.layers[i]);
+  for (int i = chunk.begin; i < chunk.end; ++i) {
+    const int j = i - chunk.begin;
+    layers_[i]->step(exec, batch.documents, saved.hidden[j], saved.hidden[j + 1], state.layers[i],
+                     saved.layers[j], work.layers[i], keep);
   }
-  norm_->template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
+  if (chunk.last()) {
+    norm_->template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
+  }
+}
+
+template <class Storage>
+void Model<Storage>::draft(const Exec& exec, const Microbatch& batch,
+                           const Tensor<const Storage, 2>& h, State& state, Draft& draft) const {
+  const Phase phase("draft");
+  mtp_->step(exec, batch.documents, batch.tokens, *embedding_, h, state.mtp, draft.saved,
+             draft.work, draft.layer);
 }
 
 template <class Storage>

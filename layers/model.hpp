@@ -110,7 +110,15 @@ class Model {
   };
   /// What documents carry from one piece to the next.
   struct State {
-    std::vector<typename Layer::State> layers;
+    std::vector<typename Layer::State> layers;  // of the whole model; empty where others have them
+    typename Layer::State mtp;
+  };
+  /// What the MTP module needs to draft.
+  struct Draft {
+    typename MultiTokenPrediction<Storage>::Saved saved;
+    typename MultiTokenPrediction<Storage>::Work work;
+    typename Layer::Work layer;
+    typename HeadLoss<Storage>::Work head;
   };
 
   /// Registers every weight in `table`; call table.lay_out() before anything is computed. Tensor
@@ -137,7 +145,9 @@ class Model {
   Saved reserve_kept(Arena& arena, const MicrobatchShape& shape, int chunk) const;
   void reserve_recomputed(Arena& arena, const MicrobatchShape& shape, Saved& saved) const;
   Work reserve_work(Arena& arena, const MicrobatchShape& shape) const;
-  State reserve_state(Arena& arena, int documents, int capacity) const;
+  /// For so many documents of at most `capacity` tokens, and so many kept states of each.
+  State reserve_state(Arena& arena, int documents, int capacity, int kept = 1) const;
+  Draft reserve_draft(Arena& arena, const MicrobatchShape& shape) const;
   void clear(const Exec& exec, const State& state) const;
 
   /// Trunk and, where there is one, the MTP module. `initial` and `final` may be null; with them
@@ -158,12 +168,22 @@ class Model {
   void backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
                 const Dropout& dropout, Saved& saved, const Work& work, const LossSums& sums) const;
 
-  /// Decodes: the next tokens of each document, few of them, go through the trunk behind `state`;
-  /// saved.normed then holds the input of the head. Advances the state.
-  void step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved,
-            const Work& work) const;
+  /// Decodes: the next tokens of each document, few of them, go through a chunk of the trunk behind
+  /// `state`, which they advance; behind the last chunk saved.normed holds the input of the head.
+  /// What a document gets does not depend on those beside it. Context ranks decode documents of
+  /// their own, each as a rank without them.
+  void step(const Exec& exec, const Microbatch& batch, State& state, Saved& saved, const Work& work,
+            Keep keep = Keep::last) const;
 
-  /// logits (rows, V) of the given rows of saved.normed or of the MTP module's output.
+  /// Drafts: the MTP module goes over `batch`, each token the one behind the token whose hidden
+  /// state is in h (rows, D), and leaves the input of the head in draft.saved.normed.
+  void draft(const Exec& exec, const Microbatch& batch, const Tensor<const Storage, 2>& h,
+             State& state, Draft& draft) const;
+
+  const HeadLoss<Storage>& head() const { return *head_; }
+
+  /// logits (rows, V) of the given rows of saved.normed or of the MTP module's output; with tensor
+  /// ranks, for the part of the vocabulary that this rank knows.
   void logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
               const Tensor<Real, 2>& logits) const;
 

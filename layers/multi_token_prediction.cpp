@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/multi_token_prediction.hpp"
 
+#include "core/matmul.hpp"
 #include "core/team.hpp"
 
 namespace qnext {
@@ -116,11 +117,20 @@ void MultiTokenPrediction<Storage>::forward(
     const Tensor<const int, 1>& labels, const Tensor<const int, 2>& behind,
     const Embedding<Storage>& embedding, const Tensor<const Storage, 2>& h, const Dropout& dropout,
     Saved& saved, const Work& work, const typename DecoderLayer<Storage>::Work& layer_work) const {
-  const int T = h.extent_int(0);
   Kokkos::parallel_for("multi_token_prediction::shift",
                        Kokkos::RangePolicy<Exec>(exec, 0, tokens.extent_int(0)),
                        Shift{documents, tokens, labels, behind, saved.tokens, saved.labels});
   embedding.forward(exec, saved.tokens, saved.embedded, work.embedding);
+  join(exec, h, saved, work);
+  layer_.forward(exec, documents, saved.input, nullptr, saved.output, nullptr,
+                 dropout.at(layer_place), saved.layer, layer_work);
+  norm_.template forward<Real>(exec, saved.output, saved.normed, saved.output_scale);
+}
+
+template <class Storage>
+void MultiTokenPrediction<Storage>::join(const Exec& exec, const Tensor<const Storage, 2>& h,
+                                         const Saved& saved, const Work& work) const {
+  const int T = h.extent_int(0);
   embedding_norm_.template forward<Real>(exec, saved.embedded, work.part, saved.embedded_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, 0});
@@ -128,8 +138,22 @@ void MultiTokenPrediction<Storage>::forward(
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, width_});
   fc_.template forward<Real>(exec, saved.joined, saved.input);
-  layer_.forward(exec, documents, saved.input, nullptr, saved.output, nullptr,
-                 dropout.at(layer_place), saved.layer, layer_work);
+}
+
+template <class Storage>
+void MultiTokenPrediction<Storage>::step(
+    const Exec& exec, const Documents& documents, const Tensor<const int, 1>& tokens,
+    const Embedding<Storage>& embedding, const Tensor<const Storage, 2>& h,
+    typename DecoderLayer<Storage>::State& state, Saved& saved, const Work& work,
+    const typename DecoderLayer<Storage>::Work& layer_work) const {
+  embedding.forward(exec, tokens, saved.embedded, work.embedding);
+  join(exec, h, saved, work);
+  if (tokens.extent_int(0) > few_rows) {
+    layer_.forward(exec, documents, saved.input, &state, saved.output, &state, Dropout{},
+                   saved.layer, layer_work);
+  } else {
+    layer_.step(exec, documents, saved.input, saved.output, state, saved.layer, layer_work);
+  }
   norm_.template forward<Real>(exec, saved.output, saved.normed, saved.output_scale);
 }
 

@@ -63,6 +63,14 @@ class MultiTokenPrediction {
                const Dropout& dropout, Saved& saved, const Work& work,
                const typename DecoderLayer<Storage>::Work& layer_work) const;
 
+  /// Decodes: the module behind what `state` holds of each document, for hidden states h (T, D) and
+  /// `tokens`, each the one behind the token of h. Advances the state. For a further draft h is
+  /// what saved.normed was.
+  void step(const Exec& exec, const Documents& documents, const Tensor<const int, 1>& tokens,
+            const Embedding<Storage>& embedding, const Tensor<const Storage, 2>& h,
+            typename DecoderLayer<Storage>::State& state, Saved& saved, const Work& work,
+            const typename DecoderLayer<Storage>::Work& layer_work) const;
+
   /// work.dnormed comes in as the gradient of saved.normed; adds to dh, to the embedding's gradient
   /// and to those of the module.
   void backward(const Exec& exec, const Documents& documents, const Embedding<Storage>& embedding,
@@ -73,6 +81,10 @@ class MultiTokenPrediction {
   const DecoderLayer<Storage>& layer() const { return layer_; }
 
  private:
+  /// saved.input from saved.embedded and h.
+  void join(const Exec& exec, const Tensor<const Storage, 2>& h, const Saved& saved,
+            const Work& work) const;
+
   int width_;
   ProcessGrid grid_;
   Linear<Storage> fc_;

@@ -96,6 +96,9 @@ void RowSplit::gather(const Exec& exec, const Tensor<const T, 2>& mine,
 
 template <class T>
 void RowSplit::share(const Tensor<T, 2>& whole) const {
+  if (sequence_ == 0) {
+    return;
+  }
   std::vector<Parcel> sends, receives;
   for (int step = 1; step < ranks_; ++step) {
     const int to = (rank_ + step) % ranks_, from = (rank_ + ranks_ - step) % ranks_;
@@ -108,6 +111,9 @@ void RowSplit::share(const Tensor<T, 2>& whole) const {
 template <class In, class Out>
 void RowSplit::sum(const Exec& exec, const Tensor<const In, 2>& partial,
                    const Tensor<In, 1>& received, const Tensor<Out, 2>& mine, Write write) const {
+  if (sequence_ == 0) {
+    return;
+  }
   const std::int64_t size = std::int64_t{1} * rows() * partial.extent_int(1);
   require(static_cast<std::int64_t>(received.size()) >= (ranks_ - 1) * size,
           fmt::format("a sum over {} ranks: room for {} received numbers, wanted {}", ranks_,

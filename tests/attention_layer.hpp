@@ -70,7 +70,7 @@ class AttentionLayer {
   }
 
   std::vector<double> step(const Documents& documents, const std::vector<double>& x, State& state) {
-    reserve(documents);
+    reserve(documents, true);
     input = to_device<Storage>(x, documents.position.extent(0), n.D);
     const auto y = nan_tensor<Storage>(documents.position.extent(0), n.D);
     layer.step(Exec{}, documents, input, state, y, saved, work);
@@ -132,8 +132,8 @@ class AttentionLayer {
     return values;
   }
 
-  void reserve(const Documents& documents) {
-    const MicrobatchShape shape{documents.position.extent_int(0), documents.count, 1};
+  void reserve(const Documents& documents, bool decoding = false) {
+    const MicrobatchShape shape{documents.position.extent_int(0), documents.count, 1, decoding};
     const auto all = [&](Arena& in) {
       saved = layer.reserve_saved(in, shape);
       work = layer.reserve_work(in, shape);
@@ -146,6 +146,8 @@ class AttentionLayer {
     poison(saved.attended);
     poison(saved.log_sum_exp);
     poison(work.attention.slots);
+    poison(work.attention.partial);
+    poison(work.attention.partial_lse);
     poison(work.dquery);
     poison(work.dkey);
     poison(work.dvalue);

@@ -56,7 +56,8 @@ struct Remember {
   Tensor<Storage, 4> cached_v;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const int t = team.league_rank(), n = documents.document(t), place = documents.position(t);
+    const int t = team.league_rank(), place = documents.position(t);
+    const int n = documents.cache_row(documents.document(t));
     const int width = k.extent_int(1) * k.extent_int(2);
     KOKKOS_ASSERT(place < cached_k.extent_int(1));
     const Storage* const key = &k(t, 0, 0);
@@ -94,12 +95,15 @@ AttentionWork<Accum<Storage>> reserve_attention_work(Arena& arena, const Attenti
   const ForwardSlot<Storage> forward_slot(forward, n, n.G);
   const QuerySlot<Storage> query_slot(queries, n);
   const KeySlot<Storage> key_slot(keys, n);
-  const auto units = std::max<std::int64_t>(split_rows, microbatch.tokens) * shape.G;
+  const int parts = microbatch.decoding && microbatch.tokens <= split_tokens
+                        ? microbatch.tokens * splits_of_keys
+                        : 0;
+  const auto units = std::int64_t{std::max(parts, microbatch.tokens)} * shape.G;
   return {arena.reserve<Real, 2>("attention_slots", slots_for(units),
                                  std::max({forward.used, queries.used, keys.used})),
           arena.reserve<int, 1>("attention_next", 1),
-          arena.reserve<Real, 3>("attention_partial", split_rows, shape.H, shape.W),
-          arena.reserve<Real, 2>("attention_partial_lse", split_rows, shape.H)};
+          arena.reserve<Real, 3>("attention_partial", parts, shape.H, shape.W),
+          arena.reserve<Real, 2>("attention_partial_lse", parts, shape.H)};
 }
 
 template <class Storage>

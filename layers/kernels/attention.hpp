@@ -23,7 +23,8 @@ struct AttentionTiles {
 };
 
 /// Keys and values of the tokens of the row, and of earlier pieces of their documents if `cache`
-/// says so: document n then begins with the position(begin(n)) tokens that the cache holds.
+/// says so: document n then begins with the position(begin(n)) tokens that the cache holds in its
+/// row.
 template <class Storage>
 struct AttentionInput {
   Tensor<const Storage, 3> q;              // (T, H, W)  normed and rotated
@@ -39,8 +40,8 @@ template <class Real>
 struct AttentionWork {
   Tensor<Real, 2> slots;        // (slots, elements of one)
   Tensor<int, 1> next;          // (1)  the next unit of work that nobody took
-  Tensor<Real, 3> partial;      // (split rows, H, W)
-  Tensor<Real, 2> partial_lse;  // (split rows, H)
+  Tensor<Real, 3> partial;      // (T splits, H, W)  empty unless decoding
+  Tensor<Real, 2> partial_lse;  // (T splits, H)
 };
 
 struct AttentionHeads {

@@ -11,6 +11,7 @@ using namespace attention;
 // a tile of keys and values is loaded once for all of them. The longest blocks come first. Where
 // queries are few (decoding), the keys of a block are split over several teams, and a team takes
 // all heads of a token, whose keys lie in one run of memory: there the cache is all that counts.
+// Tokens of a block whose keys are cut at other places then come one after the other.
 template <class Storage>
 struct AttentionForward : ForwardWalk<Storage> {
   using Real = Accum<Storage>;
@@ -49,18 +50,42 @@ struct AttentionForward : ForwardWalk<Storage> {
     }
   }
 
+  KOKKOS_FUNCTION int cached_keys(int begin) const {
+    return in.cached_k.extent(0) == 0 ? 0 : documents.position(begin);
+  }
+
   KOKKOS_FUNCTION void attend(const RowTeam& team, const ForwardSlot<Storage>& slot, int document,
                               int split, const QueryBlock& block) const {
-    const int cached = in.cached_k.extent(0) == 0 ? 0 : documents.position(block.begin);
-    const int keys = cached + block.first + block.tokens;
-    const int key_blocks = blocks_of(keys, n.visited);
-    const int blocks_in_split = blocks_of(key_blocks, splits);
-    const int last = smaller(key_blocks, (split + 1) * blocks_in_split);
+    const int earlier = cached_keys(block.begin) + block.first;
+    const int keys = earlier + block.tokens;
+    const int part = splits == 1 ? keys : keys_of_split(keys, n.visited);
+    if (splits == 1 || part == keys_of_split(earlier + 1, n.visited)) {
+      attend_part(team, slot, document, split, block, split * part,
+                  smaller(keys, (split + 1) * part));
+      return;
+    }
+    for (int i = 0; i < block.tokens; ++i) {
+      QueryBlock token = block;
+      token.first += i;
+      token.tokens = 1;
+      const int own = earlier + i + 1, own_part = keys_of_split(own, n.visited);
+      attend_part(team, slot, document, split, token, split * own_part,
+                  smaller(own, (split + 1) * own_part));
+    }
+  }
+
+  // Keys [begin, end) of the document.
+  KOKKOS_FUNCTION void attend_part(const RowTeam& team, const ForwardSlot<Storage>& slot,
+                                   int document, int split, const QueryBlock& block, int begin,
+                                   int end) const {
+    if (begin >= end) {
+      return;
+    }
+    const int cached = cached_keys(block.begin);
     load_queries<Storage>(team, in.q, block, scale.of_query, slot.q);
     begin_rows(team, slot, block);
-    for (int index = split * blocks_in_split; index < last; ++index) {
-      const int first_key = index * n.visited;
-      const int count = smaller(n.visited, keys - first_key);
+    for (int first_key = begin; first_key < end; first_key += n.visited) {
+      const int count = smaller(n.visited, end - first_key);
       load_keys(team, slot, document, block, cached, first_key, count);
       visit(team, slot, block, first_key - cached - block.first, count);
     }
@@ -70,12 +95,13 @@ struct AttentionForward : ForwardWalk<Storage> {
   KOKKOS_FUNCTION void load_keys(const RowTeam& team, const ForwardSlot<Storage>& slot,
                                  int document, const QueryBlock& block, int cached, int first,
                                  int count) const {
+    const int row = documents.cache_row(document);
     for (int j = 0; j < count; ++j) {
       const int key = first + j;
       const bool old = key < cached;
       const int t = block.begin + key - cached;
-      const Storage* const k = old ? &in.cached_k(document, key, block.g, 0) : &in.k(t, block.g, 0);
-      const Storage* const v = old ? &in.cached_v(document, key, block.g, 0) : &in.v(t, block.g, 0);
+      const Storage* const k = old ? &in.cached_k(row, key, block.g, 0) : &in.k(t, block.g, 0);
+      const Storage* const v = old ? &in.cached_v(row, key, block.g, 0) : &in.v(t, block.g, 0);
       for (int i = 0; i < groups; ++i) {
         const Storage* const key = k + i * n.W;
         const Storage* const value = v + i * n.W;
@@ -133,19 +159,21 @@ struct AttentionJoin {
     const auto& partial = forward.work.partial;
     const auto& partial_lse = forward.work.partial_lse;
     const int t = team.league_rank(), T = forward.in.q.extent_int(0);
+    const int keys = forward.documents.position(t) + 1;
+    const int splits = blocks_of(keys, keys_of_split(keys, forward.n.visited));
     for (int h = 0; h < forward.n.H; ++h) {
       Real highest = lowest_maximum<Real>;
-      for (int s = 0; s < forward.splits; ++s) {
+      for (int s = 0; s < splits; ++s) {
         highest = max(highest, partial_lse(s * T + t, h));
       }
       Real sum = 0;
-      for (int s = 0; s < forward.splits; ++s) {
+      for (int s = 0; s < splits; ++s) {
         sum += exp(partial_lse(s * T + t, h) - highest);
       }
       Real* const joined = &partial(t, h, 0);
       const Real own = exp(partial_lse(t, h) - highest) / sum;
       for_each_in(team, forward.n.W, [&](const int w) { joined[w] *= own; });
-      for (int s = 1; s < forward.splits; ++s) {
+      for (int s = 1; s < splits; ++s) {
         const Real share = exp(partial_lse(s * T + t, h) - highest) / sum;
         const Real* const part = &partial(s * T + t, h, 0);
         for_each_in(team, forward.n.W, [&](const int w) { joined[w] += share * part[w]; });
@@ -166,7 +194,7 @@ void attention_forward(const Exec& exec, const Documents& documents, const Atten
   const Geometry n = geometry_of<Storage>(in, tiles);
   const int T = in.q.extent_int(0);
   const bool cached = in.cached_k.extent(0) != 0;
-  const int splits = cached ? larger(1, split_rows / T) : 1;
+  const int splits = cached && work.partial.extent(0) != 0 ? splits_of_keys : 1;
   const bool together = cached && documents.longest * n.H <= n.rows_in(n.own);
   const AttentionForward<Storage> kernel{{n, Scale<Storage>(n.W), together ? n.G : 1},
                                          documents,

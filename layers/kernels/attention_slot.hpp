@@ -6,9 +6,23 @@
 /// The memory of one team in each of the three walks.
 namespace qnext::attention {
 
-/// Partial results of split keys: so many tokens times splits at most. It does not depend on the
-/// number of threads.
-inline constexpr int split_rows = 64;
+/// Tokens whose keys are split over teams, and into how many parts. Parts are equally many whole
+/// blocks of keys, their number a power of two: where the keys of a token are cut depends on
+/// nothing but how many they are, so that its bits do not depend on what is decoded beside it.
+inline constexpr int split_tokens = 64;
+inline constexpr int splits_of_keys = device_backend ? 64 : 16;
+
+KOKKOS_INLINE_FUNCTION int keys_of_split(int keys, int visited) {
+  int part = visited;
+  while (std::int64_t{part} * splits_of_keys < keys) {
+    part *= 2;
+  }
+  return part;
+}
+
+/// Columns that a tile is padded by at most: to an odd number of lines of 16 (core/slot.hpp). Those
+/// of each key head are padded by themselves.
+inline constexpr int most_padding = 31;
 
 /// Forward: a team owns query rows and visits keys of as many key heads as it takes together.
 template <class Storage>
@@ -30,8 +44,8 @@ struct ForwardSlot {
 
   KOKKOS_INLINE_FUNCTION ForwardSlot(TileSpace<Real>& space, const Geometry& n, int groups)
       : q(tile::take_stored<Storage>(space, n.rows_in(n.own), n.W)),
-        q_t(tile::take_turned_right<Storage>(space, n.W,
-                                             n.rows_in(n.own) + (groups - 1) * tile::square_lanes)),
+        q_t(tile::take_turned_right<Storage>(
+            space, n.W, n.rows_in(n.own) + (groups > 1 ? groups * most_padding : 0))),
         out(space.take(n.rows_in(n.own), n.W)),
         k(tile::take_stored<Storage>(space, n.visited,
                                      groups * tile::stored_columns<Storage>(n.W))),

@@ -59,14 +59,15 @@ DeltaRuleWork<Accum<Storage>> reserve_delta_rule_work(Arena& arena, const DeltaR
 ///     S_t = a_t S_{t-1} + k_t (beta_t (v_t - a_t S_{t-1}^T k_t))^T,    a_t = exp(log_decay_t)
 ///     out_t = S_t^T q_t
 ///
-/// `after` gets S_t of every token, or has no elements. Exact for every length and O(T) deep: the
-/// decode path, and the yardstick of delta_rule_chunked.
+/// Document n begins with the memory in its initial row and leaves the last one in its final row,
+/// or, where each is kept, that of its token i in the row final + i. These may be the same rows.
+/// Exact for every length and O(T) deep: the decode path, and the yardstick of delta_rule_chunked.
 template <class Storage>
 void delta_rule_recurrent(const Exec& exec, const Documents& documents,
                           const DeltaRuleInput<Storage>& in,
-                          const Tensor<Accum<Storage>, 4>& memory,  // (N, H, K, V)  in and out
+                          const Tensor<Accum<Storage>, 4>& memory,  // (rows, H, K, V)  in and out
                           const Tensor<Storage, 3>& out,            // (T, H, V)
-                          const Tensor<Accum<Storage>, 4>& after);  // (T, H, K, V) or empty
+                          Keep keep = Keep::last);
 
 /// The same, `chunk` tokens at a time as products of matrices. Chunks restart at every document. An
 /// empty `initial` is a zero memory, an empty `final` is not wanted.

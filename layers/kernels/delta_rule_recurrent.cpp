@@ -20,7 +20,7 @@ struct RecurrentForward {
   DeltaRuleInput<Storage> in;
   Tensor<Real, 4> memory;
   Tensor<Storage, 3> out;
-  Tensor<Real, 4> after;
+  Keep keep;
 
   void launch(const Exec& exec) const {
     const int league = documents.count * out.extent_int(1);
@@ -37,14 +37,18 @@ struct RecurrentForward {
     const int h = team.league_rank() % H;
     const Row recalled(team.team_scratch(0), V);
     const Row answered(team.team_scratch(0), V);
-    Real* const state = &memory(n, h, 0, 0);
-    for (int t = documents.begin(n); t < documents.begin(n + 1); ++t) {
-      advance(team, t, h, h / (H / G), state, recalled.data(), answered.data());
+    const int begin = documents.begin(n), final = documents.final_row(n);
+    const Real* before = &memory(documents.initial_row(n), h, 0, 0);
+    for (int t = begin; t < documents.begin(n + 1); ++t) {
+      Real* const behind = &memory(keep == Keep::each ? final + t - begin : final, h, 0, 0);
+      advance(team, t, h, h / (H / G), before, behind, recalled.data(), answered.data());
+      before = behind;
     }
   }
 
-  KOKKOS_FUNCTION void advance(const RowTeam& team, int t, int h, int g, Real* state,
-                               Real* recalled, Real* answered) const {
+  // The memory behind the token may be the one before it.
+  KOKKOS_FUNCTION void advance(const RowTeam& team, int t, int h, int g, const Real* before,
+                               Real* behind, Real* recalled, Real* answered) const {
     const int V = out.extent_int(2), K = in.k.extent_int(2);
     const Storage* const key = &in.k(t, g, 0);
     const Storage* const query = &in.q(t, g, 0);
@@ -61,7 +65,7 @@ struct RecurrentForward {
       answered[c] = 0;
     });
     for (int i = 0; i < K; ++i) {
-      const Real* const row = state + static_cast<std::int64_t>(i) * V;
+      const Real* const row = before + static_cast<std::int64_t>(i) * V;
       const Real k = static_cast<Real>(key[i]), q = static_cast<Real>(query[i]);
       for_each_in(team, V, [&](const int c) {
         recalled[c] += k * row[c];
@@ -74,15 +78,10 @@ struct RecurrentForward {
       recalled[c] = write;
     });
     for (int i = 0; i < K; ++i) {
-      Real* const row = state + static_cast<std::int64_t>(i) * V;
+      const Real* const row = before + static_cast<std::int64_t>(i) * V;
+      Real* const next = behind + static_cast<std::int64_t>(i) * V;
       const Real k = static_cast<Real>(key[i]);
-      for_each_in(team, V, [&](const int c) { row[c] = decay * row[c] + k * recalled[c]; });
-    }
-    if (after.extent(0) != 0) {
-      Real* const copy = &after(t, h, 0, 0);
-      for (int i = 0; i < K; ++i) {
-        for_each_in(team, V, [&](const int c) { copy[i * V + c] = state[i * V + c]; });
-      }
+      for_each_in(team, V, [&](const int c) { next[c] = decay * row[c] + k * recalled[c]; });
     }
   }
 };
@@ -93,15 +92,14 @@ template <class Storage>
 void delta_rule_recurrent(const Exec& exec, const Documents& documents,
                           const DeltaRuleInput<Storage>& in,
                           const Tensor<Accum<Storage>, 4>& memory, const Tensor<Storage, 3>& out,
-                          const Tensor<Accum<Storage>, 4>& after) {
-  RecurrentForward<Storage>{documents, in, memory, out, after}.launch(exec);
+                          Keep keep) {
+  RecurrentForward<Storage>{documents, in, memory, out, keep}.launch(exec);
 }
 
 #define QNEXT_INSTANTIATE(Storage)                                   \
   template void delta_rule_recurrent<Storage>(                       \
       const Exec&, const Documents&, const DeltaRuleInput<Storage>&, \
-      const Tensor<Accum<Storage>, 4>&, const Tensor<Storage, 3>&,   \
-      const Tensor<Accum<Storage>, 4>&);
+      const Tensor<Accum<Storage>, 4>&, const Tensor<Storage, 3>&, Keep);
 QNEXT_INSTANTIATE(bf16)
 QNEXT_INSTANTIATE(float)
 QNEXT_INSTANTIATE(double)

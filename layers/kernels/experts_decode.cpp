@@ -81,6 +81,7 @@ struct Output {
   ExpertsDecode<Storage> in;
   Tensor<Storage, 2> y;
   int teams_per_token;
+  bool add;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int D = y.extent_int(1);
@@ -106,7 +107,8 @@ struct Output {
     }
     Kokkos::single(Kokkos::PerTeam(team), [&] {
       for (int i = 0; i < rows; ++i) {
-        y(t, first + i) = Storage(sum[i]);
+        Storage& element = y(t, first + i);
+        element = Storage(add ? static_cast<Real>(element) + sum[i] : sum[i]);
       }
     });
   }
@@ -123,14 +125,15 @@ void ExpertsDecode<Storage>::logits(const Exec& exec, const Tensor<Real, 2>& log
 }
 
 template <class Storage>
-void ExpertsDecode<Storage>::compute(const Exec& exec, const Tensor<Storage, 2>& y) const {
+void ExpertsDecode<Storage>::compute(const Exec& exec, const Tensor<Storage, 2>& y,
+                                     Write write) const {
   const int T = x.extent_int(0);
   const int inner = teams(hidden.extent_int(1));
   const int outer = teams(y.extent_int(1));
   Kokkos::parallel_for("experts_decode::hidden", row_policy(exec, T * inner),
                        Hidden<Storage>{*this, inner});
   Kokkos::parallel_for("experts_decode::output", row_policy(exec, T * outer),
-                       Output<Storage>{*this, y, outer});
+                       Output<Storage>{*this, y, outer, write == Write::add});
 }
 
 template struct ExpertsDecode<bf16>;

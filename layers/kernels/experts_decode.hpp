@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/matmul.hpp"
 #include "core/types.hpp"
 
 namespace qnext {
@@ -28,8 +29,9 @@ struct ExpertsDecode {
   /// logits (T, E) of the router, and shared_factor.
   void logits(const Exec& exec, const Tensor<Real, 2>& logits) const;
 
-  /// After the choice: hidden = weight silu(gate x) (up x), then y (T, D) = sum of down hidden.
-  void compute(const Exec& exec, const Tensor<Storage, 2>& y) const;
+  /// After the choice: hidden = weight silu(gate x) (up x), then y (T, D) = sum of down hidden, or
+  /// += that.
+  void compute(const Exec& exec, const Tensor<Storage, 2>& y, Write write = Write::replace) const;
 };
 
 }  // namespace qnext

@@ -189,6 +189,18 @@ TYPED_TEST(GatedAttentionEquivalence, PrefillInPiecesIsOnePass) {
   compare_pieces<TypeParam>({70, 1, 64, 33}, false);
 }
 
+// All heads of a block of tokens are taken together, almost as many rows as a tile has.
+TYPED_TEST(GatedAttentionEquivalence, PrefillInShortPiecesIsOnePass) {
+  for (const int last : {34, 40, 46, 48}) {
+    compare_pieces<TypeParam>({64, last}, false);
+  }
+}
+
+// Tokens of one step whose keys are cut in parts of another length: 16 x 48 of them, and more.
+TYPED_TEST(GatedAttentionEquivalence, StepsAcrossLongerPartsAreRowsOfForward) {
+  compare_pieces<TypeParam>({766, 1, 4, 2}, true);
+}
+
 TYPED_TEST(GatedAttentionEquivalence, StepsAreRowsOfForward) {
   compare_pieces<TypeParam>({70, 1, 1, 3, 1, 2, 1}, true);
 }

@@ -115,8 +115,7 @@ class Golden : public testing::TestWithParam<std::string> {
     expect_close("dbeta", to_host(device.gradient.beta), read("dbeta"), chunked);
     expect_close("dinitial_state", to_host(device.dinitial), read("dinitial_state"), chunked);
 
-    delta_rule_recurrent<Storage>(Exec{}, device.documents, device.in, device.initial, device.out,
-                                  {});
+    delta_rule_recurrent<Storage>(Exec{}, device.documents, device.in, device.initial, device.out);
     expect_close("recurrent o", to_host(device.out), read("o"), recurrent);
     expect_close("recurrent final_state", to_host(device.initial), read("final_state"), recurrent);
   }

@@ -244,19 +244,6 @@ TEST(ExpertRanks, AddTheTermsInTheOrderOfOneRank) {
   }
 }
 
-TEST(ExpertRanks, RefuseToDecode) {
-  const int N = world().ranks();
-  const ProcessGrid grid(Degrees{.expert = N, .data = N}, world());
-  test::ExpertsLayer<float> layer({1, 24, 8, 2, 12, 0, true}, 1, {}, grid);
-  try {
-    layer.step(std::vector<double>(24, 0.5));
-    FAIL() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("an expert degree of 1"), std::string::npos)
-        << error.what();
-  }
-}
-
 TEST(ExpertRanks, RefuseExpertsThatCannotBeShared) {
   const int N = world().ranks();
   const ProcessGrid grid(Degrees{.expert = N, .data = N}, world());

@@ -3,6 +3,7 @@
 // What the parts of app refuse that no command line can hand them wrongly, or not here: a processor
 // without instructions, a checkpoint of another model, files in the way.
 #include "app/decoder.hpp"
+#include "app/generation.hpp"
 #include "app/hugging_face_names.hpp"
 #include "app/processor.hpp"
 #include "app/restart.hpp"
@@ -37,12 +38,48 @@ TEST(AppRefuses, AProcessorWithoutInstructions) {
   EXPECT_NO_THROW(check_processor());
 }
 
-TEST(AppRefuses, ADocumentThatIsEmptyOrOutgrowsItsRoom) {
+TEST(AppRefuses, DocumentsThatOutgrowTheDecoder) {
   test::ModelUnderTest<float> fixture(test::small_model_config());
-  Decoder<float> decoder(fixture.model, 4, 2);
-  expect_sentence("no tokens to decode behind", message_of([&] { decoder.feed({}); }));
-  decoder.feed({1, 2, 3});
-  expect_sentence("the document outgrows its 4 tokens", message_of([&] { decoder.feed({4, 5}); }));
+  const ProcessGrid alone;
+  const DecoderLimits limits{.documents = 1, .capacity = 4, .piece = 2};
+  Decoder<float> decoder(fixture.model, alone, limits);
+  expect_sentence("3 tokens are read at once, wanted 2 at most", message_of([&] {
+                    decoder.read(0, {1, 2, 3});
+                  }));
+  decoder.read(0, {1, 2});
+  decoder.read(0, {3, 4});
+  expect_sentence("the document outgrows its 4 tokens", message_of([&] { decoder.read(0, {5}); }));
+  expect_sentence("the document outgrows its 4 tokens", message_of([&] {
+                    decoder.step({{0, {5}}});
+                  }));
+  const DecoderLimits many{.documents = 65, .capacity = 4, .piece = 2};
+  expect_sentence("65 tokens step together, at most 64 can",
+                  message_of([&] { Decoder<float>(fixture.model, alone, many); }));
+  const DecoderLimits drafting{.documents = 1, .capacity = 8, .piece = 2, .drafts = 1};
+  Decoder<float> drafts(fixture.model, alone, drafting);
+  drafts.begin(0);
+  drafts.read(0, {1, 2});
+  expect_sentence("the MTP module is given 2 tokens, wanted are the 1 that it has not seen",
+                  message_of([&] {
+                    drafts.draft({{0, {3, 4}}});
+                  }));
+  ModelConfig plain = test::small_model_config();
+  plain.mtp_modules = 0;
+  test::ModelUnderTest<float> without(plain);
+  expect_sentence("drafts want a model with an MTP module",
+                  message_of([&] { Decoder<float>(without.model, alone, drafting); }));
+  DecoderBatch batch(1, 1);
+  expect_sentence("a pass of the decoder has room for 8 numbers", message_of([&] {
+                    batch.make(Exec{}, {{{1, 2}, 0, 0, 0, 0}, {{3}, 0, 0, 0, 0}});
+                  }));
+  const auto text = bytes_as_tokens();
+  Generation<float> generation(fixture.model, alone, limits, *text);
+  expect_sentence("2 requests at once, at most 1 are worked on",
+                  message_of([&] { generation.write(std::vector<GenerationRequest>(2)); }));
+  ProcessGrid context;
+  context.degrees.context = 2;
+  expect_sentence("generation is not divided over context ranks",
+                  message_of([&] { Generation<float>(fixture.model, context, limits, *text); }));
 }
 
 TEST(AppRefuses, ToDrawFromNothing) {

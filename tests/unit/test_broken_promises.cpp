@@ -175,16 +175,6 @@ TEST(BrokenPromises, OfExperts) {
   });
 }
 
-TEST(BrokenPromises, OfDecoding) {
-  ParameterTable table;
-  const Model<float> model(test::small_model_config(), tensor_ranks(2), table);
-  const test::TestBatch batch({3}, 37, 1);
-  Model<float>::State state;
-  Model<float>::Saved saved;
-  expect_sentence("decoding is not divided over tensor ranks, which are 2",
-                  [&] { model.step(Exec{}, batch.batch, state, saved, {}); });
-}
-
 TEST(BrokenPromises, OfRanks) {
   const Communicator alone;
   expect_sentence("the grid has 2 places, the job 1 ranks",

@@ -148,6 +148,27 @@ TYPED_TEST(Matmul, EqualCallsGiveEqualBits) {
   }
 }
 
+// Tokens that are decoded together.
+TYPED_TEST(Matmul, OfFewRowsARowDoesNotDependOnTheirNumber) {
+  using In = typename TypeParam::In;
+  using Out = typename TypeParam::Out;
+  const int N = 75, K = 523;
+  const auto a = on_device<In>(operand<In>(few_rows, K, Op::none, 1));
+  const auto b = on_device<In>(operand<In>(N, K, Op::none, 2));
+  const auto together = test::nan_tensor<Out>(few_rows, N);
+  matmul<In, Out>({}, Op::none, a, Op::transpose, b, together);
+  const auto expected = test::to_host(together);
+  for (const int rows : {0, 1, 2, 7, 8, 9, 17, 33, few_rows - 1}) {
+    const auto some = test::nan_tensor<Out>(rows, N);
+    const int first = few_rows - rows;
+    matmul<In, Out>({}, Op::none, Tensor<const In, 2>(a.data() + std::int64_t(first) * K, rows, K),
+                    Op::transpose, b, some);
+    EXPECT_EQ(test::to_host(some),
+              std::vector<double>(expected.begin() + std::int64_t(first) * N, expected.end()))
+        << rows << " rows";
+  }
+}
+
 TYPED_TEST(Matmul, RefusesExtentsThatDoNotFit) {
   using In = typename TypeParam::In;
   using Out = typename TypeParam::Out;

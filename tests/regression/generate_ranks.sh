@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Writing on several ranks: the greedy tokens of one, whatever the degrees of the run and of the job.
+. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+
+on() {
+  local ranks=$1
+  shift
+  $QNEXT_MPIRUN -n "$ranks" "$@"
+}
+
+# In double, where no rounding comes near the distance of two logits; trained on two tensor ranks.
+prefix="$QNEXT_MPIRUN -n 2" tiny run.precision=double run.steps=4 parallel.tensor=2 output.folder=run >trained 2>&1 || {
+  cat trained
+  fail "training"
+}
+greedy="$QNEXT generate run --tokens 7,8,9,10,11 --length 12 --ids --temperature 0"
+
+one=$($greedy 2>/dev/null)
+[ "$(echo $one | wc -w)" -eq 17 ] || fail "17 tokens are wanted, not: $one"
+for degrees in parallel.tensor=2 parallel.pipeline=2 parallel.expert=2 parallel.context=2 parallel.data=2; do
+  [ "$(on 2 $greedy "$degrees" 2>/dev/null)" = "$one" ] || fail "$degrees writes something else"
+done
+[ "$(on 4 $greedy parallel.tensor=2 parallel.pipeline=2 parallel.expert=2 2>speeds)" = "$one" ] ||
+  fail "four ranks write something else"
+[ "$(grep -c tokens/s speeds)" -eq 1 ] || fail "more than the first rank speaks"
+
+# Another seed on one rank is another seed on two.
+drawn=$("$QNEXT" generate run --tokens 7,8,9 --length 12 --ids --seed 5 2>/dev/null)
+[ "$(on 2 "$QNEXT" generate run --tokens 7,8,9 --length 12 --ids --seed 5 parallel.pipeline=2 2>/dev/null)" = "$drawn" ] ||
+  fail "two stages draw something else"
+
+expect_status 2 on 2 "$QNEXT" generate run parallel.tensor=3
+expect_text "parallel.tensor = 3"
+expect_status 2 on 2 "$QNEXT" generate run parallel.zero=1
+expect_text "parallel.zero"
+expect_status 2 on 2 "$QNEXT" generate run run.seed=3
+expect_text "only a deck has keys to replace"
