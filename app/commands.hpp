@@ -63,6 +63,13 @@ struct CompareOptions {
   double cosine = 0.975;
 };
 
+struct ConvertOptions {
+  std::string from;        // Hugging Face folder; or deck, run folder or checkpoint
+  std::string to;          // checkpoint; or Hugging Face folder
+  std::string dtype;       // of all tensors of the folder: bf16 | half | float | double
+  std::string shard_size;  // most bytes of a file of the folder
+};
+
 struct BenchOptions {
   std::string what;  // peak | kernels | step | decode | all | machine
   std::string deck;
@@ -98,6 +105,7 @@ struct TokenizeOptions {
 
 struct InfoOptions {
   std::string path;
+  bool tensors = false;  // a line for each tensor, with its hash
 };
 
 /// Each command returns the status of the program, or throws an Error that carries it.
@@ -105,6 +113,7 @@ Status train(const TrainOptions& options, const Communicator& world);
 Status plan(const PlanOptions& options);
 Status generate(const GenerateOptions& options, const Communicator& world);
 Status compare(const CompareOptions& options);
+Status convert(const ConvertOptions& options);
 Status bench(const BenchOptions& options, const Communicator& world);
 Status evaluate(const EvaluateOptions& options);
 Status tokenize(const TokenizeOptions& options);

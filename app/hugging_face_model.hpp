@@ -3,8 +3,6 @@
 
 #include "layers/model.hpp"
 
-#include <string>
-
 namespace qnext {
 
 struct HuggingFaceConfig;
@@ -12,5 +10,8 @@ struct HuggingFaceConfig;
 /// The model that a config.json describes, without an MTP module and without balance losses, which
 /// it does not mention.
 ModelConfig model_config(const HuggingFaceConfig& config);
+
+/// What config.json says of a model. One that transformers has no class for is an InputError.
+HuggingFaceConfig hugging_face_config(const ModelConfig& model);
 
 }  // namespace qnext

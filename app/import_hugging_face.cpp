@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/import_hugging_face.hpp"
 
-#include "app/hugging_face_names.hpp"
 #include "core/fence.hpp"
-#include "io/safetensors.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -202,31 +200,36 @@ void refuse(const std::string& folder, const Differences& differences) {
 
 }  // namespace
 
-std::vector<std::string> import_hugging_face(const std::string& folder, const ParameterTable& table,
-                                             const Communicator& world) {
-  const SafetensorsFolder weights(folder);
-  const std::vector<std::string> names = weights.names();
+HuggingFaceSources hugging_face_sources(const SafetensorsFolder& folder,
+                                        const ParameterTable& table, const Communicator& world) {
+  const std::vector<std::string> names = folder.names();
   Differences differences{{}, {names.begin(), names.end()}};
-  std::vector<std::string> lines;
-  std::vector<std::vector<HuggingFaceTensor>> sources;
+  HuggingFaceSources sources;
   for (const Parameter& row : table.rows()) {
-    sources.emplace_back();
+    sources.tensors.emplace_back();
     if (row.alias_of.empty()) {
-      sources.back() = sources_of(weights, row, differences);
+      sources.tensors.back() = sources_of(folder, row, differences);
     } else {
-      accept_tied_head(weights, row, differences, lines);
+      accept_tied_head(folder, row, differences, sources.remarks);
     }
   }
   keep_left_by_all(names, world, differences);
-  accept_unused_mtp(table, world, differences, lines);
-  refuse(folder, differences);
+  accept_unused_mtp(table, world, differences, sources.remarks);
+  refuse(folder.folder(), differences);
+  return sources;
+}
+
+std::vector<std::string> import_hugging_face(const std::string& folder, const ParameterTable& table,
+                                             const Communicator& world) {
+  const SafetensorsFolder weights(folder);
+  const HuggingFaceSources sources = hugging_face_sources(weights, table, world);
   fence(Exec{}, "import: the parameters are overwritten");
-  for (std::size_t i = 0; i < sources.size(); ++i) {
-    if (!sources[i].empty()) {
-      import_row(weights, table, table.rows()[i], sources[i]);
+  for (std::size_t i = 0; i < sources.tensors.size(); ++i) {
+    if (!sources.tensors[i].empty()) {
+      import_row(weights, table, table.rows()[i], sources.tensors[i]);
     }
   }
-  return lines;
+  return sources.remarks;
 }
 
 bool has_mtp_weights(const std::string& folder) {

@@ -9,7 +9,9 @@
 #include "core/parameter.hpp"
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_folder.hpp"
+#include "io/hash.hpp"
 #include "io/hugging_face_config.hpp"
+#include "io/safetensors.hpp"
 #include "io/token_source.hpp"
 
 #include <fmt/format.h>
@@ -41,11 +43,40 @@ void print_model(const ModelConfig& model) {
   print("mixers=" + mixers + " (A attention, D delta net)");
 }
 
-// A fingerprint is a hash of 64 bits, which the file holds as a signed number.
+constexpr std::size_t longest_text = 1000;
+
+// A fingerprint is a hash of 64 bits, which the file holds as a signed number. Texts of several
+// lines are files of a Hugging Face folder.
 std::string shown(const std::string& name, const RecordValue& value) {
   const auto* const bits = std::get_if<std::int64_t>(&value);
-  return name == "fingerprint" && bits ? fmt::format("{:016x}", static_cast<std::uint64_t>(*bits))
-                                       : to_string(value);
+  if (name == "fingerprint" && bits) {
+    return fmt::format("{:016x}", static_cast<std::uint64_t>(*bits));
+  }
+  const auto* const text = std::get_if<std::string>(&value);
+  const bool is_file = text && (text->size() > longest_text || text->find('\n') != text->npos);
+  return is_file ? fmt::format("({} bytes)", text->size()) : to_string(value);
+}
+
+// The same form for both, so that two listings can be compared line by line.
+void print_tensor(const std::string& name, std::string_view type,
+                  const std::vector<std::int64_t>& extents, const std::string& hash) {
+  print(fmt::format("{} {} {} {}", name, type, to_string(extents), hash));
+}
+
+void print_tensors(const std::string& path) {
+  if (model_kind(path) != ModelKind::hugging_face) {
+    for (const CheckpointTensor& tensor : list_checkpoint_tensors(checkpoint_of(path))) {
+      print_tensor(tensor.name, name_of(tensor.type), tensor.extents, tensor.hash);
+    }
+    return;
+  }
+  const SafetensorsFolder folder(path);
+  for (const std::string& name : folder.names()) {
+    const SafeTensor& tensor = *folder.find(name);
+    Hash hash;
+    hash.add(tensor.bytes.data(), tensor.bytes.size());
+    print_tensor(name, tensor.type, tensor.extents, hash.digits());
+  }
 }
 
 void print_checkpoint(const std::string& path) {
@@ -117,6 +148,9 @@ Status info(const InfoOptions& options) {
     case ModelKind::checkpoint:
       print_checkpoint(path);
       break;
+  }
+  if (options.tensors) {
+    print_tensors(path);
   }
   return Status::done;
 }

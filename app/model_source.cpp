@@ -8,7 +8,9 @@
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
 
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 
 namespace qnext {
 namespace {
@@ -26,7 +28,10 @@ DataType parse_precision(const std::string& word) {
 
 ModelSource from_hugging_face(const std::string& path, const std::string& precision) {
   ModelSource source;
-  source.model = model_config(HuggingFaceConfig::read(path));
+  const HuggingFaceConfig config = HuggingFaceConfig::read(path);
+  source.model = model_config(config);
+  source.sequence = static_cast<int>(
+      std::min<std::int64_t>(config.max_position_embeddings, std::numeric_limits<int>::max()));
   source.precision = parse_precision(precision.empty() ? "float" : precision);
   source.weights = {InitSettings::Kind::hugging_face, path};
   if (const fs::path tokenizer = fs::path(path) / "tokenizer.json"; fs::exists(tokenizer)) {
@@ -43,6 +48,7 @@ ModelSource from_checkpoint(const std::string& path, const std::string& precisio
   ModelSource source;
   source.model = config.model;
   source.precision = config.run.precision;
+  source.sequence = config.data.sequence;
   source.tokenizer = config.data.train.front().tokenizer;
   if (!precision.empty() && parse_precision(precision) != source.precision) {
     throw InputError("--precision " + precision + ": the checkpoint " + path + " is " +

@@ -7,22 +7,32 @@
 
 namespace qnext {
 
-void start_weights(const InitSettings& init, std::uint64_t seed, const ParameterTable& table,
-                   const Communicator& world) {
+std::optional<HuggingFaceOrigin> start_weights(const InitSettings& init, std::uint64_t seed,
+                                               const ParameterTable& table,
+                                               const Communicator& world) {
+  std::optional<HuggingFaceOrigin> origin;
   switch (init.kind) {
     case InitSettings::Kind::random:
       initialise(table, seed);
       break;
-    case InitSettings::Kind::checkpoint:
-      read_checkpoint_tensors(checkpoint_of(init.path, world), table, {}, world);
+    case InitSettings::Kind::checkpoint: {
+      const std::string path = checkpoint_of(init.path, world);
+      read_checkpoint_tensors(path, table, {}, world);
+      origin = HuggingFaceOrigin::of_checkpoint(read_checkpoint_content(path));
       break;
+    }
     case InitSettings::Kind::hugging_face:
       import_hugging_face(init.path, table, world);
+      origin = HuggingFaceOrigin::of_folder(init.path);
       break;
   }
   if (init.member > 0) {
     move_by_one_rounding(table, init.member);
+    if (origin) {
+      ++origin->updates;  // the numbers are no longer those of the folder
+    }
   }
+  return origin;
 }
 
 }  // namespace qnext

@@ -128,6 +128,19 @@ void add_compare(CLI::App& command, CompareOptions& options) {
       ->capture_default_str();
 }
 
+void add_convert(CLI::App& command, ConvertOptions& options) {
+  command
+      .add_option("from", options.from,
+                  "Hugging Face folder; or checkpoint, run folder or deck of a run")
+      ->required();
+  command.add_option("to", options.to, "checkpoint; or Hugging Face folder")->required();
+  command.add_option("--dtype", options.dtype,
+                     "of all tensors of the folder: bf16, half, float or double; as in the folder "
+                     "that the model is from, or in the checkpoint, if absent");
+  command.add_option("--shard-size", options.shard_size,
+                     "most bytes of a file of the folder; 5 GB if absent");
+}
+
 void add_bench(CLI::App& command, BenchOptions& options) {
   command.add_option("what", options.what, "peak, kernels, step, decode, all or machine")
       ->required();
@@ -216,6 +229,7 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   PlanOptions plan;
   GenerateOptions generate;
   CompareOptions compare;
+  ConvertOptions convert;
   BenchOptions bench;
   EvaluateOptions evaluate;
   TokenizeOptions tokenize;
@@ -232,6 +246,8 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   auto* const generate_command = program.add_subcommand("generate", "write text behind a prompt");
   auto* const compare_command = program.add_subcommand(
       "compare", "hold a model against golden data; status 4 if a bound is passed");
+  auto* const convert_command = program.add_subcommand(
+      "convert", "a Hugging Face folder becomes a checkpoint, or a checkpoint such a folder");
   auto* const bench_command =
       program.add_subcommand("bench", "measure kernels and the step against this machine");
   auto* const evaluate_command =
@@ -244,10 +260,13 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   add_plan(*plan_command, plan);
   add_generate(*generate_command, generate);
   add_compare(*compare_command, compare);
+  add_convert(*convert_command, convert);
   add_bench(*bench_command, bench);
   add_evaluate(*evaluate_command, evaluate);
   add_tokenize(*tokenize_command, tokenize);
   info_command->add_option("path", info.path, "file or folder")->required();
+  info_command->add_flag("--tensors", info.tensors,
+                         "name each tensor of a model: name, type, extents, XXH3-128");
 
   try {
     program.parse(arguments);
@@ -266,6 +285,8 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
     line.command = generate;
   } else if (compare_command->parsed()) {
     line.command = compare;
+  } else if (convert_command->parsed()) {
+    line.command = convert;
   } else if (bench_command->parsed()) {
     line.command = bench;
   } else if (evaluate_command->parsed()) {

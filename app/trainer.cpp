@@ -96,7 +96,7 @@ void Trainer<Storage>::start() {
   if (!path.empty()) {
     resume(path);
   } else {
-    start_weights(config_.init, config_.run.seed, trained_.table, grid_.world);
+    origin_ = start_weights(config_.init, config_.run.seed, trained_.table, grid_.world);
     optimizer_.copy_masters_from_parameters();
     state_.cursor = stream_.start();
     const std::uint64_t member = config_.init.member;
@@ -124,6 +124,8 @@ void Trainer<Storage>::resume(const std::string& path) {
   }
   read_checkpoint_tensors(path, trained_.table, optimizer_families(optimizer_), grid_.world);
   state_ = restart_state(content, trained_.model.balance_loss().previous_counts());
+  origin_ = HuggingFaceOrigin::of_checkpoint(content);
+  updates_before_ = state_.updates;
   stream_.check(state_.cursor);
   spikes_.restore(state_.usual_norms);
   last_checkpoint_ = state_.step;
@@ -278,6 +280,11 @@ void Trainer<Storage>::checkpoint(const char* why) {
     content.resolved_deck = deck_.resolved();
     content.records.insert_or_assign("program",
                                      program_record(exec_.concurrency(), processor_features()));
+    if (origin_) {
+      HuggingFaceOrigin origin = *origin_;
+      origin.updates += state_.updates - updates_before_;
+      content.records.insert_or_assign("hugging_face", origin.record());
+    }
     const auto begin = Clock::now();
     const std::string path = checkpoints_.write(
         content, trained_.table, optimizer_families(optimizer_), optimizer_.shards(), grid_.world);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "app/hugging_face_origin.hpp"
 #include "app/restart.hpp"
 #include "app/run_config.hpp"
 #include "app/run_folder.hpp"
@@ -73,7 +74,9 @@ class Trainer {
   SpikeDetector spikes_;
   CheckpointFolder checkpoints_;
   RunState state_;
-  std::optional<RunMetrics> metrics_;  // of the first rank
+  std::optional<HuggingFaceOrigin> origin_;  // of the weights that the run started with
+  std::int64_t updates_before_ = 0;          // of those that `origin_` counts
+  std::optional<RunMetrics> metrics_;        // of the first rank
   double peak_flops_ = 0.0;
 
   std::optional<double> evaluated_;    // the loss, if this step was evaluated

@@ -116,6 +116,13 @@ set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2 OMP_WAIT_POLICY
                            UBSAN_OPTIONS=print_stacktrace=1 "QNEXT_SHARED=${QNEXT_SHARED}"
                            "QNEXT_SOURCE=${PROJECT_SOURCE_DIR}")
 
+# What is tested is in the libraries; in test programs the optimiser would take half of the build. With
+# expensive optimisations -O1 fuses multiply-adds as the libraries do.
+set(QNEXT_TEST_OPTIMISATION "")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND QNEXT_BACKEND MATCHES "^(SERIAL|OPENMP)$")
+  set(QNEXT_TEST_OPTIMISATION $<IF:$<CONFIG:Debug>,-O0,-O1> $<$<CONFIG:Release>:-fexpensive-optimizations>)
+endif()
+
 # The programs of all tests with the label unit: what the sanitizers see.
 add_custom_target(unit_tests)
 
@@ -135,6 +142,7 @@ function(qnext_add_test_program folder label name)
   set(target test_${folder}_${name})
   add_executable(${target} ${folder}/test_${name}.cpp)
   target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
+  target_compile_options(${target} PRIVATE ${QNEXT_TEST_OPTIMISATION})
   target_link_libraries(${target} PRIVATE qnext::testing)
   add_dependencies(unit_tests ${target})
   add_test(NAME ${folder}.${name} COMMAND ${target})
@@ -172,6 +180,7 @@ function(qnext_mpi_test name)
   set(target test_mpi_${name})
   add_executable(${target} mpi/test_${name}.cpp mpi/main.cpp)
   target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
+  target_compile_options(${target} PRIVATE ${QNEXT_TEST_OPTIMISATION})
   target_link_libraries(${target} PRIVATE qnext::app GTest::gtest)
   foreach(ranks IN LISTS arg_RANKS)
     add_test(NAME mpi.${name}.${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks}

@@ -3,6 +3,7 @@
 
 #include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "io/array.hpp"
 #include "io/record.hpp"
 #include "parallel/shards.hpp"
 
@@ -79,6 +80,17 @@ CheckpointContent read_checkpoint_content(const std::string& path);
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
                              const std::vector<TensorFamily>& families,
                              const Communicator& world = {});
+
+/// A tensor of a checkpoint without its elements.
+struct CheckpointTensor {
+  std::string name;  // "parameters/lm_head.weight"
+  ElementType type;
+  std::vector<std::int64_t> extents;
+  std::string hash;  // as it stands in the file; verify_checkpoint compares
+};
+
+/// All of them, by name.
+std::vector<CheckpointTensor> list_checkpoint_tensors(const std::string& path);
 
 /// The ranks read every byte of the file, each its share, and compare all hashes.
 void verify_checkpoint(const std::string& path, const Communicator& world = {});

@@ -13,12 +13,6 @@
 namespace qnext {
 namespace {
 
-/// The one place where a checkpoint is opened: HDF5 only sees files whose metadata are whole.
-Hdf5File open_checkpoint(const std::string& path) {
-  check_checkpoint_block(path);
-  return Hdf5File(path);
-}
-
 RecordValue read_value(const Hdf5File& file, const std::string& path) {
   const DatasetShape shape = file.describe(path);
   if (shape.type == ElementType::text) {
@@ -37,13 +31,7 @@ void verify(const Hdf5File& file, const std::vector<Dataset>& datasets, const Co
   const auto shares = deal(datasets, world.ranks());
   all_or_none(world, [&] {
     for (const std::size_t i : shares[world.rank()]) {
-      const std::string& dataset = datasets[i].path;
-      const std::string found = hash_of(file, datasets[i]);
-      const auto wanted = file.read_attribute<std::string>(dataset, hash_attribute);
-      if (found != wanted) {
-        throw BadNumberError(file.path() + ": " + dataset + ": is damaged: its hash is " + found +
-                             ", wanted is " + wanted);
-      }
+      expect_hash(file, datasets[i], hash_of(file, datasets[i]));
     }
   });
 }
@@ -67,7 +55,35 @@ std::string some_of(const std::vector<std::string>& names) {
   return text + (names.size() > shown ? ", ...)" : ")");
 }
 
-/// Missing and unknown tensors of one family, all of them in one message.
+void read_own(const Hdf5File& file, const std::vector<FileTensor>& tensors) {
+  Stage stage;
+  for (const FileTensor& tensor : tensors) {
+    const std::int64_t size = size_of(tensor.type);
+    for (const Hyperslab& slab :
+         hyperslabs(*tensor.shard, tensor.held.begin, tensor.held.end, piece_bytes / size)) {
+      std::byte* const to = tensor.at(slab.begin);
+      const std::int64_t bytes = slab.elements * size;
+      file.read_box(tensor.dataset, tensor.type, slab.offset, slab.extent, stage.host(to, bytes));
+      stage.to_device(to, bytes);
+    }
+  }
+}
+
+}  // namespace
+
+void expect_hash(const Hdf5File& file, const Dataset& dataset, const std::string& found) {
+  const auto wanted = file.read_attribute<std::string>(dataset.path, hash_attribute);
+  if (found != wanted) {
+    throw BadNumberError(file.path() + ": " + dataset.path + ": is damaged: its hash is " + found +
+                         ", wanted is " + wanted);
+  }
+}
+
+Hdf5File open_checkpoint(const std::string& path) {
+  check_checkpoint_block(path);
+  return Hdf5File(path);
+}
+
 void compare_names(const Hdf5File& file, const std::string& family,
                    const std::vector<Dataset>& datasets) {
   const std::string group = "/" + family;
@@ -104,22 +120,6 @@ void compare_shape(const Hdf5File& file, const Dataset& wanted) {
                    std::string(name_of(wanted.shape.type)) + " " + to_string(wanted.shape.extents));
 }
 
-void read_own(const Hdf5File& file, const std::vector<FileTensor>& tensors) {
-  Stage stage;
-  for (const FileTensor& tensor : tensors) {
-    const std::int64_t size = size_of(tensor.type);
-    for (const Hyperslab& slab :
-         hyperslabs(*tensor.shard, tensor.held.begin, tensor.held.end, piece_bytes / size)) {
-      std::byte* const to = tensor.at(slab.begin);
-      const std::int64_t bytes = slab.elements * size;
-      file.read_box(tensor.dataset, tensor.type, slab.offset, slab.extent, stage.host(to, bytes));
-      stage.to_device(to, bytes);
-    }
-  }
-}
-
-}  // namespace
-
 CheckpointContent read_checkpoint_content(const std::string& path) {
   const Hdf5File file = open_checkpoint(path);
   CheckpointContent content;
@@ -150,6 +150,16 @@ void read_checkpoint_tensors(const std::string& path, const ParameterTable& tabl
   }
   all_or_none(world, [&] { read_own(file, tensors); });
   verify(file, datasets, world);
+}
+
+std::vector<CheckpointTensor> list_checkpoint_tensors(const std::string& path) {
+  const Hdf5File file = open_checkpoint(path);
+  std::vector<CheckpointTensor> tensors;
+  for (const Dataset& dataset : datasets_in(file)) {
+    tensors.push_back({dataset.path.substr(1), dataset.shape.type, dataset.shape.extents,
+                       file.read_attribute<std::string>(dataset.path, hash_attribute)});
+  }
+  return tensors;
 }
 
 void verify_checkpoint(const std::string& path, const Communicator& world) {

@@ -72,7 +72,31 @@ class Stage {
 /// Which of the datasets each of `ranks` ranks reads for its hash, so that all read about as much.
 std::vector<std::vector<std::size_t>> deal(const std::vector<Dataset>& datasets, int ranks);
 
+/// All of a checkpoint but the numbers of the tensors, whose room is taken.
+void create_part(const std::string& part, const CheckpointContent& content,
+                 const std::vector<Dataset>& datasets);
+
+/// Writes the hashes of the datasets beside them and seals the block in front.
+void finish_part(const std::string& part, std::int64_t step, const std::vector<Dataset>& datasets,
+                 const std::vector<std::string>& hashes);
+
+/// Gives the room back at once, even while a library still holds the file open.
+void remove_part(const std::string& part);
+
+/// The one place where a checkpoint is opened: HDF5 only sees files whose metadata are whole.
+Hdf5File open_checkpoint(const std::string& path);
+
+/// Refuses missing and unknown tensors of one family, all of them in one message.
+void compare_names(const Hdf5File& file, const std::string& family,
+                   const std::vector<Dataset>& datasets);
+
+/// Refuses a tensor of another type or of other extents.
+void compare_shape(const Hdf5File& file, const Dataset& wanted);
+
 /// Of the elements of a dataset in their order.
 std::string hash_of(const Hdf5File& file, const Dataset& dataset);
+
+/// Refuses a dataset whose elements have another hash than the one that stands beside it.
+void expect_hash(const Hdf5File& file, const Dataset& dataset, const std::string& found);
 
 }  // namespace qnext

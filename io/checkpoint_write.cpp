@@ -75,20 +75,6 @@ void expect_owners(const std::vector<Dataset>& datasets, const std::vector<FileT
   }
 }
 
-/// All of the file but the numbers of the tensors, whose room is taken.
-void create(const std::string& part, const CheckpointContent& content,
-            const std::vector<Dataset>& datasets) {
-  expect_room(part, datasets);
-  auto file = Hdf5File::create(
-      part, CheckpointBlock::bytes_for(static_cast<std::int64_t>(datasets.size())));
-  write_content(file, content);
-  for (const Dataset& dataset : datasets) {
-    file.create_dataset(dataset.path, dataset.shape.type, dataset.shape.extents);
-    file.write_attribute(dataset.path, hash_attribute, std::string(32, '0'));
-  }
-  file.close();
-}
-
 void write_own(Hdf5File& file, const std::vector<FileTensor>& tensors) {
   Stage stage;
   for (const FileTensor& tensor : tensors) {
@@ -160,8 +146,23 @@ std::vector<std::string> read_hashes(const std::string& part, const std::vector<
   return hashes;
 }
 
-void finish(const std::string& part, std::int64_t step, const std::vector<Dataset>& datasets,
-            const std::vector<std::string>& hashes) {
+}  // namespace
+
+void create_part(const std::string& part, const CheckpointContent& content,
+                 const std::vector<Dataset>& datasets) {
+  expect_room(part, datasets);
+  auto file = Hdf5File::create(
+      part, CheckpointBlock::bytes_for(static_cast<std::int64_t>(datasets.size())));
+  write_content(file, content);
+  for (const Dataset& dataset : datasets) {
+    file.create_dataset(dataset.path, dataset.shape.type, dataset.shape.extents);
+    file.write_attribute(dataset.path, hash_attribute, std::string(32, '0'));
+  }
+  file.close();
+}
+
+void finish_part(const std::string& part, std::int64_t step, const std::vector<Dataset>& datasets,
+                 const std::vector<std::string>& hashes) {
   CheckpointBlock block{step, 0, {}};
   auto file = Hdf5File::open_for_writing(part);
   for (std::size_t i = 0; i < datasets.size(); ++i) {
@@ -172,14 +173,11 @@ void finish(const std::string& part, std::int64_t step, const std::vector<Datase
   seal_checkpoint(part, block);
 }
 
-/// Gives the room back at once, even while a library still holds the file open.
 void remove_part(const std::string& part) {
   std::error_code ignored;
   std::filesystem::resize_file(part, 0, ignored);
   std::filesystem::remove(part, ignored);
 }
-
-}  // namespace
 
 void write_checkpoint(const std::string& path, const CheckpointContent& content,
                       const ParameterTable& table, const std::vector<TensorFamily>& families,
@@ -197,7 +195,7 @@ void write_checkpoint(const std::string& path, const CheckpointContent& content,
     });
   };
   try {
-    by_the_first([&] { create(part, content, datasets); });
+    by_the_first([&] { create_part(part, content, datasets); });
     const bool together =
         access == Access::together ||
         (access == Access::best && world.ranks() > 1 && Hdf5File::opens_together());
@@ -206,7 +204,7 @@ void write_checkpoint(const std::string& path, const CheckpointContent& content,
     all_or_none(world, [&] { PosixFile::open_for_writing(part).flush(); });
     const auto hashes = read_hashes(part, datasets, world);
     by_the_first([&] {
-      finish(part, content.step, datasets, hashes);
+      finish_part(part, content.step, datasets, hashes);
       replace_file(part, path);
     });
   } catch (...) {

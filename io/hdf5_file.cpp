@@ -50,18 +50,42 @@ std::vector<std::string> Hdf5File::list(const std::string& group) const {
   return names;
 }
 
-std::vector<std::string> Hdf5File::list_datasets(const std::string& group) const {
-  std::vector<std::string> paths;
-  const std::string prefix = group.back() == '/' ? group : group + "/";
-  for (const std::string& name : list(group)) {
-    if (is_group(prefix + name)) {
-      for (const std::string& inner : list_datasets(prefix + name)) {
-        paths.push_back(name + "/" + inner);
-      }
+namespace {
+
+/// Where an object lies in the file: the same for all links to it.
+haddr_t address_of(hid_t file, const std::string& path_, const std::string& object) {
+  H5O_info_t info;
+  QNEXT_HDF5(H5Oget_info_by_name(file, object.c_str(), &info, H5P_DEFAULT), object);
+  return info.addr;
+}
+
+/// `around`: the groups that this one is in.
+void append_datasets(const Hdf5File& in, hid_t file, const std::string& group,
+                     const std::string& relative, std::vector<haddr_t>& around,
+                     std::vector<std::string>& paths) {
+  const auto names = in.list(group);
+  const haddr_t address = address_of(file, in.path(), group);
+  if (std::find(around.begin(), around.end(), address) != around.end()) {
+    throw InputError(in.path() + ": " + group + ": the group is inside of itself");
+  }
+  around.push_back(address);
+  for (const std::string& name : names) {
+    const std::string object = (group.back() == '/' ? group : group + "/") + name;
+    if (in.is_group(object)) {
+      append_datasets(in, file, object, relative + name + "/", around, paths);
     } else {
-      paths.push_back(name);
+      paths.push_back(relative + name);
     }
   }
+  around.pop_back();
+}
+
+}  // namespace
+
+std::vector<std::string> Hdf5File::list_datasets(const std::string& group) const {
+  std::vector<std::string> paths;
+  std::vector<haddr_t> around;
+  append_datasets(*this, id_, group, "", around, paths);
   return paths;
 }
 

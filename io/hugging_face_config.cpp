@@ -106,17 +106,54 @@ class Keys {
   std::set<std::string> asked_;
 };
 
+// What relatives of the model say with keys that Qwen3-Next has not, or has with one value alone. A
+// folder that holds one of them is of another model, whatever it calls itself.
+constexpr const char* must_be_false[] = {
+    "attention_bias", "mlp_bias",     "use_bias",        "qkv_bias",          "use_sliding_window",
+    "norm_bias",      "lm_head_bias", "rope_interleave", "parallel_residual", "is_encoder_decoder"};
+constexpr const char* must_be_true[] = {"attn_output_gate", "use_qk_norm", "qk_norm", "is_causal"};
+constexpr const char* must_be_one[] = {
+    "routed_scaling_factor", "n_group",         "topk_group",         "embedding_multiplier",
+    "residual_multiplier",   "logits_scaling",  "logit_scale",        "mup_scale",
+    "scale_depth",           "scale_embedding", "num_shared_experts", "n_shared_experts"};
+constexpr const char* must_be_absent[] = {"quantization_config",
+                                          "text_config",
+                                          "attn_logit_softcapping",
+                                          "final_logit_softcapping",
+                                          "router_logit_softcapping",
+                                          "attention_multiplier",
+                                          "query_pre_attn_scalar",
+                                          "attention_chunk_size",
+                                          "no_rope_layers",
+                                          "swiglu_limit",
+                                          "moe_layer_freq",
+                                          "first_k_dense_replace",
+                                          "kv_lora_rank"};
+
 /// Keys that may only have the value that the model computes with.
 void refuse_other_mathematics(Keys& keys) {
   if (keys.text("hidden_act", "silu") != "silu") {
     keys.refuse("hidden_act", "\"silu\"");
   }
-  for (const char* const key : {"attention_bias", "mlp_bias", "use_sliding_window"}) {
+  if (keys.text("scoring_func", "softmax") != "softmax") {
+    keys.refuse("scoring_func", "\"softmax\"");
+  }
+  for (const char* const key : must_be_false) {
     if (keys.boolean(key, false)) {
       keys.refuse(key, "false");
     }
   }
-  for (const char* const key : {"quantization_config", "text_config"}) {
+  for (const char* const key : must_be_true) {
+    if (!keys.boolean(key, true)) {
+      keys.refuse(key, "true");
+    }
+  }
+  for (const char* const key : must_be_one) {
+    if (keys.real(key, 1.0) != 1.0) {
+      keys.refuse(key, "1");
+    }
+  }
+  for (const char* const key : must_be_absent) {
     if (keys.find(key) != nullptr) {
       keys.refuse(key, "no such key");
     }
@@ -172,9 +209,10 @@ void read_rope(Keys& keys, HuggingFaceConfig& config) {
   }
   const double fraction = rope_number(keys, "partial_rotary_factor");
   config.partial_rotary_factor = fraction == 0.0 ? 0.25 : fraction;
-  if (config.rotary_width() > config.head_dim || config.rotary_width() % 2 != 0) {
+  const double turned = std::min(config.head_dim * config.partial_rotary_factor, 1e15);
+  if (turned > config.head_dim || config.rotary_width() % 2 != 0) {
     throw InputError(keys.place("partial_rotary_factor") + ": turns " +
-                     std::to_string(config.rotary_width()) + " of " +
+                     std::to_string(static_cast<std::int64_t>(turned)) + " of " +
                      std::to_string(config.head_dim) + " elements, wanted is an even part");
   }
 }
@@ -226,7 +264,7 @@ void read_delta_net(Keys& keys, HuggingFaceConfig& config) {
   config.linear_num_value_heads = keys.integer("linear_num_value_heads", 1);
   config.linear_key_head_dim = keys.integer("linear_key_head_dim", 1);
   config.linear_value_head_dim = keys.integer("linear_value_head_dim", 1);
-  config.linear_conv_kernel_dim = keys.integer("linear_conv_kernel_dim", 1);
+  config.linear_conv_kernel_dim = keys.integer("linear_conv_kernel_dim", 2);
   if (config.linear_num_value_heads % config.linear_num_key_heads != 0) {
     keys.refuse("linear_num_value_heads", "a multiple of linear_num_key_heads");
   }
@@ -253,6 +291,27 @@ void read_experts(Keys& keys, HuggingFaceConfig& config) {
       keys.refuse("num_experts_per_tok",
                   "at most num_experts, " + std::to_string(config.num_experts));
     }
+  }
+}
+
+/// Extents are held as int, and products of extents as 64 bits.
+void refuse_sizes_that_wrap_around(const HuggingFaceConfig& c, const std::string& path) {
+  const double D = c.hidden_size, E = c.num_experts, F = c.moe_intermediate_size;
+  const double attention = 2.0 * c.num_attention_heads * c.head_dim;
+  const double delta_net = 2.0 * c.linear_num_key_heads * c.linear_key_head_dim +
+                           2.0 * c.linear_num_value_heads * c.linear_value_head_dim;
+  const double widest = std::max({2.0 * D, attention, delta_net, 2.0 * F, 2.0 * c.vocab_size,
+                                  2.0 * c.linear_num_value_heads, 2.0 * c.intermediate_size,
+                                  2.0 * c.shared_expert_intermediate_size});
+  if (widest > std::numeric_limits<int>::max()) {
+    throw InputError(path + ": its widest matrix has " + std::to_string(widest) +
+                     " rows, wanted are at most " +
+                     std::to_string(std::numeric_limits<int>::max()));
+  }
+  const double taps = c.linear_conv_kernel_dim;
+  const double layer = widest * (8.0 * D + taps + attention) + E * (3.0 * F + 1.0) * D;
+  if (c.num_hidden_layers * layer + 2.0 * D * c.vocab_size > 0x1p58) {
+    throw InputError(path + ": its model has more parameters than 64 bits count bytes of");
   }
 }
 
@@ -304,6 +363,7 @@ HuggingFaceConfig config_of(const Json& json, const std::string& path) {
   read_attention(keys, config);
   read_delta_net(keys, config);
   read_experts(keys, config);
+  refuse_sizes_that_wrap_around(config, path);
   read_tokens(keys, config);
   const auto unasked = keys.unasked();
   config.remarks.insert(config.remarks.end(), unasked.begin(), unasked.end());

@@ -72,6 +72,14 @@ struct HuggingFaceConfig {
 
   static HuggingFaceConfig read(const std::string& folder);
   static HuggingFaceConfig parse(const std::string& text, const std::string& path);
+
+  /// A config.json that says this: the released form, which every transformers reads, with
+  /// layer_types.
+  std::string text() const;
 };
+
+/// A config.json with another dtype: the text as it is where it says that already.
+std::string config_with_dtype(const std::string& text, const std::string& path,
+                              const std::string& dtype);
 
 }  // namespace qnext

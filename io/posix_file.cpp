@@ -27,7 +27,7 @@ std::string folder_of(const std::string& path) {
 }
 
 PosixFile::PosixFile(const std::string& path, int flags)
-    : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC)) {
+    : path_(path), descriptor_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
   if (descriptor_ < 0) {
     fail(path, "cannot be opened");
   }
@@ -38,6 +38,9 @@ PosixFile PosixFile::open_for_reading(const std::string& path) {
 }
 PosixFile PosixFile::open_for_writing(const std::string& path) {
   return {path, O_RDWR};
+}
+PosixFile PosixFile::create(const std::string& path) {
+  return {path, O_RDWR | O_CREAT | O_TRUNC};
 }
 
 PosixFile::PosixFile(PosixFile&& other) noexcept
@@ -93,6 +96,12 @@ void PosixFile::flush() const {
   if (::fsync(descriptor_) != 0) {
     fail(path_, "cannot be flushed to the disk");
   }
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  const auto file = PosixFile::create(path);
+  file.write(0, text.data(), static_cast<std::int64_t>(text.size()));
+  file.flush();
 }
 
 void flush_folder(const std::string& folder) {

@@ -11,6 +11,7 @@ class PosixFile {
  public:
   static PosixFile open_for_reading(const std::string& path);
   static PosixFile open_for_writing(const std::string& path);  // an existing file, as it is
+  static PosixFile create(const std::string& path);            // empty, whatever was there
 
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&&) = delete;
@@ -38,6 +39,9 @@ std::string folder_of(const std::string& path);
 
 /// Bytes that the disk of a folder still has for us.
 std::int64_t room_in(const std::string& folder);
+
+/// A file with that text alone, which the disk has when this returns.
+void write_file(const std::string& path, const std::string& text);
 
 /// Waits until the disk has the names in a folder.
 void flush_folder(const std::string& folder);

@@ -7,11 +7,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <set>
-#include <type_traits>
 
 namespace qnext {
 namespace {
@@ -107,39 +105,6 @@ void expect_full_cover(const std::string& path, std::vector<std::pair<Range, std
   }
 }
 
-float widen_half(std::uint16_t bits) {
-  const std::uint32_t sign = (bits & 0x8000u) << 16;
-  const std::uint32_t exponent = (bits >> 10) & 31u, mantissa = bits & 1023u;
-  if (exponent == 0) {  // zero, or mantissa * 2^-24
-    const float value = static_cast<float>(mantissa) * 0x1.0p-24f;
-    return sign != 0 ? -value : value;
-  }
-  const std::uint32_t wide = exponent == 31 ? 255 : exponent + 112;
-  const std::uint32_t word = sign | (wide << 23) | (mantissa << 13);
-  float value;
-  std::memcpy(&value, &word, sizeof(value));
-  return value;
-}
-
-struct Half {
-  std::uint16_t bits;
-  explicit operator float() const { return widen_half(bits); }
-};
-
-template <class From, class T>
-void convert_from(const std::byte* from, std::int64_t count, T* to) {
-  if constexpr (std::is_same_v<From, T>) {
-    std::memcpy(to, from, count * sizeof(T));
-  } else {
-    using Wide = std::conditional_t<std::is_same_v<From, double>, double, float>;
-    for (std::int64_t i = 0; i < count; ++i) {
-      From element;
-      std::memcpy(&element, from + i * sizeof(From), sizeof(From));
-      to[i] = T(static_cast<Wide>(element));
-    }
-  }
-}
-
 }  // namespace
 
 std::int64_t SafeTensor::elements() const {
@@ -180,6 +145,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path) {
     }
     Range range;
     SafeTensor tensor = read_entry(entry, where, available, range);
+    tensor.begin = start + range.begin;
     tensor.bytes = std::as_bytes(
         std::span(file_.data() + start + range.begin, std::size_t(range.end - range.begin)));
     tensors_.emplace(name, std::move(tensor));
@@ -192,10 +158,7 @@ SafetensorsFolder::SafetensorsFolder(const std::string& folder) : folder_(folder
   const std::string single = folder + "/model.safetensors";
   const std::string index = single + ".index.json";
   if (std::filesystem::exists(single)) {
-    files_.push_back(std::make_unique<SafetensorsFile>(single));
-    for (const auto& [name, tensor] : files_.front()->tensors()) {
-      tensors_.emplace(name, &tensor);
-    }
+    add_file(single);
     return;
   }
   if (!std::filesystem::exists(index)) {
@@ -217,16 +180,15 @@ SafetensorsFolder::SafetensorsFolder(const std::string& folder) : folder_(folder
     if (!std::filesystem::exists(path)) {
       throw InputError(fmt::format("{}: the shard {} is missing", index, shard));
     }
-    files_.push_back(std::make_unique<SafetensorsFile>(path));
-    for (const auto& [name, tensor] : files_.back()->tensors()) {
+    const SafetensorsFile& file = add_file(path);
+    for (const auto& [name, tensor] : file.tensors()) {
       if (names.count(name) == 0) {
         throw InputError(
             fmt::format("{}: holds {}, which the index does not list there", path, name));
       }
-      tensors_.emplace(name, &tensor);
     }
     for (const std::string& name : names) {
-      if (files_.back()->tensors().count(name) == 0) {
+      if (file.tensors().count(name) == 0) {
         throw InputError(
             fmt::format("{}: does not hold {}, which the index lists there", path, name));
       }
@@ -234,9 +196,17 @@ SafetensorsFolder::SafetensorsFolder(const std::string& folder) : folder_(folder
   }
 }
 
+const SafetensorsFile& SafetensorsFolder::add_file(const std::string& path) {
+  files_.push_back(std::make_unique<SafetensorsFile>(path));
+  for (const auto& [name, tensor] : files_.back()->tensors()) {
+    tensors_.emplace(name, Place{&tensor, files_.back().get()});
+  }
+  return *files_.back();
+}
+
 std::vector<std::string> SafetensorsFolder::names() const {
   std::vector<std::string> names;
-  for (const auto& [name, tensor] : tensors_) {
+  for (const auto& [name, place] : tensors_) {
     names.push_back(name);
   }
   return names;
@@ -244,7 +214,20 @@ std::vector<std::string> SafetensorsFolder::names() const {
 
 const SafeTensor* SafetensorsFolder::find(const std::string& name) const {
   const auto it = tensors_.find(name);
-  return it == tensors_.end() ? nullptr : it->second;
+  return it == tensors_.end() ? nullptr : it->second.tensor;
+}
+
+const std::string& SafetensorsFolder::path_of(const std::string& name) const {
+  return tensors_.at(name).file->path();
+}
+
+NumberFormat format_of(const SafeTensor& tensor, const std::string& name) {
+  const auto format = number_format_named(tensor.type);
+  if (!format) {
+    throw InputError(
+        fmt::format("{}: has the dtype {}, wanted is BF16, F16, F32 or F64", name, tensor.type));
+  }
+  return *format;
 }
 
 template <class T>
@@ -252,19 +235,9 @@ void convert_elements(const SafeTensor& tensor, const std::string& name, std::in
                       std::int64_t count, T* to) {
   require(first >= 0 && count >= 0 && first + count <= tensor.elements(),
           name + ": elements outside of the tensor are asked for");
-  const std::byte* const from = tensor.bytes.data() + first * element_bytes(tensor.type);
-  if (tensor.type == "BF16") {
-    convert_from<bf16>(from, count, to);
-  } else if (tensor.type == "F16") {
-    convert_from<Half>(from, count, to);
-  } else if (tensor.type == "F32") {
-    convert_from<float>(from, count, to);
-  } else if (tensor.type == "F64") {
-    convert_from<double>(from, count, to);
-  } else {
-    throw InputError(
-        fmt::format("{}: has the dtype {}, wanted is BF16, F16, F32 or F64", name, tensor.type));
-  }
+  const NumberFormat format = format_of(tensor, name);
+  convert_numbers(format, tensor.bytes.data() + first * bytes_of(format),
+                  number_format_of(data_type_of<T>()), reinterpret_cast<std::byte*>(to), count);
 }
 
 #define QNEXT_INSTANTIATE(T)                                                             \

@@ -3,6 +3,7 @@
 
 #include "core/types.hpp"
 #include "io/mapped_file.hpp"
+#include "io/number_format.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,7 @@ namespace qnext {
 struct SafeTensor {
   std::string type;  // "BF16", "F16", "F32", "F64", ...
   std::vector<std::int64_t> extents;
+  std::int64_t begin = 0;            // first byte in the file
   std::span<const std::byte> bytes;  // row-major, little-endian, of any alignment
 
   std::int64_t elements() const;
@@ -54,14 +56,28 @@ class SafetensorsFolder {
   /// Null when there is none of that name.
   const SafeTensor* find(const std::string& name) const;
 
+  /// The file that a tensor of the folder lies in.
+  const std::string& path_of(const std::string& name) const;
+
  private:
+  struct Place {
+    const SafeTensor* tensor;
+    const SafetensorsFile* file;
+  };
+
+  const SafetensorsFile& add_file(const std::string& path);
+
   std::string folder_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, const SafeTensor*> tensors_;
+  std::map<std::string, Place> tensors_;
 };
 
+/// The format of a tensor's numbers; another dtype than BF16, F16, F32 and F64 is an InputError
+/// with `name`.
+NumberFormat format_of(const SafeTensor& tensor, const std::string& name);
+
 /// `count` elements from `first` on as T (bf16, float or double), rounded to nearest even where T
-/// is narrower. The type must be BF16, F16, F32 or F64; `name` is for the error.
+/// is narrower; `name` is for the error of format_of.
 template <class T>
 void convert_elements(const SafeTensor& tensor, const std::string& name, std::int64_t first,
                       std::int64_t count, T* to);

@@ -188,6 +188,19 @@ TEST(HuggingFaceConfig, RefusesOtherMathematicsWithTheValueWanted) {
            {{{"rope_theta", "-1"}}, "rope_theta = -1: wanted is a positive rope_theta"},
            {{{"partial_rotary_factor", "1.5"}},
             "partial_rotary_factor: turns 48 of 32 elements, wanted is an even part"},
+           {{{"partial_rotary_factor", "1e300"}},
+            "partial_rotary_factor: turns 1000000000000000 of 32 elements, wanted is an even part"},
+           {{{"scoring_func", "\"sigmoid\""}}, "scoring_func = \"sigmoid\": wanted is \"softmax\""},
+           {{{"attn_output_gate", "false"}}, "attn_output_gate = false: wanted is true"},
+           {{{"routed_scaling_factor", "2.5"}}, "routed_scaling_factor = 2.5: wanted is 1"},
+           {{{"final_logit_softcapping", "30.0"}},
+            "final_logit_softcapping = 30.0: wanted is no such key"},
+           {{{"linear_conv_kernel_dim", "1"}},
+            "linear_conv_kernel_dim = 1: wanted is an integer from 2 on"},
+           {{{"head_dim", "2147483640"}},
+            "its widest matrix has 17179869120.000000 rows, wanted are at most 2147483647"},
+           {{{"num_experts", "2000000000"}, {"hidden_size", "1000000000"}},
+            "its model has more parameters than 64 bits count bytes of"},
            {{{"dtype", "\"float32\""}},
             "torch_dtype = \"bfloat16\": wanted is the value of dtype, \"float32\""},
            {{{"layer_types", R"(["full_attention"])"}},
@@ -217,6 +230,44 @@ TEST(HuggingFaceConfig, RefusesOtherMathematicsWithTheValueWanted) {
             "tie_word_embeddings = 1: is an integer, wanted is a boolean"},
        }) {
     EXPECT_EQ(message_of([&, &c = changes] { with(c); }), "config.json: " + message);
+  }
+}
+
+TEST(HuggingFaceConfig, AcceptsKeysOfRelativesThatSayTheSame) {
+  const auto config = with({{"attn_output_gate", "true"},
+                            {"routed_scaling_factor", "1.0"},
+                            {"scoring_func", "\"softmax\""},
+                            {"final_logit_softcapping", "null"}});
+  EXPECT_TRUE(config.remarks.empty());
+}
+
+TEST(HuggingFaceConfig, IsReadAgainAsItIsWritten) {
+  for (const Changes& changes :
+       {Changes{}, renewed, Changes{{"mlp_only_layers", "[0, 2]"}, {"eos_token_id", "[1, 2]"}},
+        Changes{{"layer_types", R"(["full_attention", "linear_attention", "linear_attention",
+                                   "linear_attention"])"}}}) {
+    const auto config = with(changes);
+    const auto again = HuggingFaceConfig::parse(config.text(), "config.json");
+    EXPECT_EQ(again.text(), config.text());
+    EXPECT_EQ(again.layer_types, config.layer_types);
+    EXPECT_EQ(again.mlp_only_layers, config.mlp_only_layers);
+    EXPECT_EQ(again.eos_token_ids, config.eos_token_ids);
+    EXPECT_EQ(again.bos_token_id, config.bos_token_id);
+    EXPECT_EQ(again.rope_theta, config.rope_theta);
+    EXPECT_TRUE(again.remarks.empty());
+  }
+}
+
+TEST(HuggingFaceConfig, ChangesTheDtypeAlone) {
+  const std::string old_form = released(), new_form = released(renewed);
+  EXPECT_EQ(config_with_dtype(old_form, "config.json", "bfloat16"), old_form);
+  for (const std::string& text : {old_form, new_form}) {
+    const std::string changed = config_with_dtype(text, "config.json", "float32");
+    EXPECT_EQ(HuggingFaceConfig::parse(changed, "config.json").dtype, "float32");
+    EXPECT_EQ(changed.find("torch_dtype") == changed.npos, text == new_form);
+    EXPECT_EQ(config_with_dtype(changed, "config.json", "bfloat16"),
+              config_with_dtype(config_with_dtype(text, "config.json", "float16"), "config.json",
+                                "bfloat16"));
   }
 }
 

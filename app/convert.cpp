@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/bytes.hpp"
+#include "app/checkpoint_from_hugging_face.hpp"
+#include "app/commands.hpp"
+#include "app/export_hugging_face.hpp"
+#include "app/model_source.hpp"
+#include "app/process_memory.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+namespace qnext {
+namespace {
+
+NumberFormat format_named(const std::string& word) {
+  constexpr std::array<std::pair<const char*, NumberFormat>, 4> words = {
+      {{"bf16", NumberFormat::bf16},
+       {"half", NumberFormat::f16},
+       {"float", NumberFormat::f32},
+       {"double", NumberFormat::f64}}};
+  for (const auto& [name, format] : words) {
+    if (name == word) {
+      return format;
+    }
+  }
+  throw InputError("--dtype " + word + ": wanted is bf16, half, float or double");
+}
+
+ExportSettings settings_of(const ConvertOptions& options) {
+  ExportSettings settings;
+  if (!options.dtype.empty()) {
+    settings.format = format_named(options.dtype);
+  }
+  if (!options.shard_size.empty()) {
+    const auto bytes = parse_bytes(options.shard_size);
+    if (!bytes || *bytes == 0) {
+      throw InputError("--shard-size " + options.shard_size +
+                       ": wanted are bytes or, for example, 5 GB");
+    }
+    settings.shard_bytes = *bytes;
+  }
+  return settings;
+}
+
+std::string import_folder(const ConvertOptions& options) {
+  if (!options.dtype.empty() || !options.shard_size.empty()) {
+    throw InputError(
+        "--dtype and --shard-size are of a Hugging Face folder that is written; a checkpoint has "
+        "the precision that holds the numbers of " +
+        options.from);
+  }
+  if (std::filesystem::exists(options.to)) {
+    throw InputError(options.to + ": is there already; it is not replaced");
+  }
+  const ConvertedCheckpoint converted = checkpoint_from_hugging_face(options.from, options.to);
+  for (const std::string& remark : converted.remarks) {
+    fmt::print("{}\n", remark);
+  }
+  return fmt::format("tensors={} bytes={} precision={}", converted.tensors, converted.bytes,
+                     name_of(converted.precision));
+}
+
+std::string export_folder(const ConvertOptions& options) {
+  const ExportedFolder folder = export_hugging_face(options.from, options.to, settings_of(options));
+  return fmt::format("tensors={} bytes={} files={} dtype={}", folder.tensors, folder.bytes,
+                     folder.files, folder.dtype);
+}
+
+}  // namespace
+
+Status convert(const ConvertOptions& options) {
+  const auto begin = std::chrono::steady_clock::now();
+  const bool from_folder = model_kind(options.from) == ModelKind::hugging_face;
+  const std::string line = from_folder ? import_folder(options) : export_folder(options);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  fmt::print("{} -> {}: {} seconds={:.2f} peak_memory={}\n", options.from, options.to, line,
+             seconds.count(), peak_resident_bytes());
+  return Status::done;
+}
+
+}  // namespace qnext

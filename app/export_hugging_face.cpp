@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/export_hugging_face.hpp"
+
+#include "app/hugging_face_model.hpp"
+#include "app/hugging_face_names.hpp"
+#include "app/hugging_face_origin.hpp"
+#include "app/model_source.hpp"
+#include "app/precision.hpp"
+#include "io/checkpoint_stream.hpp"
+#include "io/hugging_face_config.hpp"
+#include "io/posix_file.hpp"
+#include "io/safetensors_writer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+namespace qnext {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A tensor of the folder: a run of bytes of a parameter.
+struct Target {
+  std::string name;
+  NumberFormat format;
+  std::vector<std::int64_t> extents;
+  std::int64_t begin;  // first byte in the parameter
+  std::int64_t bytes;  // in the parameter
+};
+
+/// What becomes of each parameter, by its name.
+using Targets = std::map<std::string, std::vector<Target>>;
+
+NumberFormat format_of(const HuggingFaceOrigin* origin, const ExportSettings& settings,
+                       const std::string& name, DataType type) {
+  const NumberFormat own = number_format_of(type);
+  if (settings.format) {
+    return *settings.format;
+  }
+  if (origin == nullptr || origin->updates > 0) {
+    return own;
+  }
+  const auto it = origin->tensors.find(name);
+  return it != origin->tensors.end() && holds(own, it->second) ? it->second : own;
+}
+
+std::vector<Target> targets_of(const Parameter& row, const HuggingFaceOrigin* origin,
+                               const ExportSettings& settings) {
+  const bool stacked = origin != nullptr && origin->tensors.count(row.name) > 0;
+  std::vector<Target> targets;
+  std::int64_t begin = 0;
+  for (const HuggingFaceTensor& tensor :
+       hugging_face_tensors(row, stacked ? ExpertLayout::stacked : ExpertLayout::one_by_one)) {
+    const std::int64_t bytes = tensor.box.elements() * size_of(row.type);
+    targets.push_back({tensor.name, format_of(origin, settings, tensor.name, row.type),
+                       tensor.extents, begin, bytes});
+    begin += bytes;
+  }
+  return targets;
+}
+
+Targets targets_of(const ParameterTable& table, const HuggingFaceOrigin* origin,
+                   const ExportSettings& settings) {
+  Targets targets;
+  for (const Parameter& row : table.rows()) {
+    if (row.alias_of.empty()) {
+      targets[row.name] = targets_of(row, origin, settings);
+    } else if (origin != nullptr && origin->tensors.count(row.name) > 0) {
+      Target again = targets.at(row.alias_of).front();  // a tied head that stood there twice
+      again.name = row.name;
+      targets[row.alias_of].push_back(again);
+    }
+  }
+  return targets;
+}
+
+/// In the order of the model.
+std::vector<SafetensorsWriter::Entry> entries_of(const ParameterTable& table,
+                                                 const Targets& targets) {
+  std::vector<SafetensorsWriter::Entry> entries;
+  for (const Parameter& row : table.rows()) {
+    const auto it = targets.find(row.name);
+    for (const Target& target : it == targets.end() ? std::vector<Target>{} : it->second) {
+      entries.push_back({target.name, target.format, target.extents});
+    }
+  }
+  return entries;
+}
+
+/// Hands what a piece of a parameter and its targets have in common to the writer.
+class Export {
+ public:
+  Export(const Targets& targets, SafetensorsWriter& writer) : targets_(targets), writer_(writer) {}
+
+  void operator()(const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
+    const auto end = begin + static_cast<std::int64_t>(bytes.size());
+    for (const Target& target : targets_.at(row.name)) {
+      const std::int64_t first = std::max(begin, target.begin);
+      const std::int64_t last = std::min(end, target.begin + target.bytes);
+      if (first < last) {
+        write(row, target, first, bytes.subspan(first - begin, last - first));
+      }
+    }
+  }
+
+ private:
+  void write(const Parameter& row, const Target& target, std::int64_t first,
+             std::span<const std::byte> bytes) {
+    const NumberFormat from = number_format_of(row.type);
+    if (from == target.format) {
+      writer_.write(target.name, first - target.begin, bytes);
+      return;
+    }
+    const auto count = static_cast<std::int64_t>(bytes.size()) / bytes_of(from);
+    converted_.resize(static_cast<std::size_t>(count * bytes_of(target.format)));
+    convert_numbers(from, bytes.data(), target.format, converted_.data(), count);
+    writer_.write(target.name, (first - target.begin) / bytes_of(from) * bytes_of(target.format),
+                  converted_);
+  }
+
+  const Targets& targets_;
+  SafetensorsWriter& writer_;
+  std::vector<std::byte> converted_;
+};
+
+std::string dtype_named(NumberFormat format) {
+  switch (format) {
+    case NumberFormat::bf16:
+      return "bfloat16";
+    case NumberFormat::f16:
+      return "float16";
+    case NumberFormat::f32:
+      return "float32";
+    default:
+      return "float64";
+  }
+}
+
+/// The format that most numbers have: transformers turns all of them into it.
+NumberFormat usual_format(const std::vector<SafetensorsWriter::Entry>& entries) {
+  std::map<NumberFormat, std::int64_t> elements;
+  for (const auto& entry : entries) {
+    elements[entry.format] += entry.bytes() / bytes_of(entry.format);
+  }
+  return std::max_element(elements.begin(), elements.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
+}
+
+/// config.json and what was beside it.
+void write_texts(const std::string& folder, const ModelSource& source,
+                 const HuggingFaceOrigin* origin, const std::string& dtype, bool as_kept) {
+  for (const auto& [name, text] : origin == nullptr ? decltype(origin->files){} : origin->files) {
+    write_file(folder + "/" + name,
+               name == "config.json" && !as_kept ? config_with_dtype(text, name, dtype) : text);
+  }
+  if (origin == nullptr || origin->files.count("config.json") == 0) {
+    HuggingFaceConfig config = hugging_face_config(source.model);
+    config.max_position_embeddings = source.sequence;
+    config.dtype = dtype;
+    write_file(folder + "/config.json", config.text());
+  }
+}
+
+struct ExportAs {
+  const std::string& checkpoint;
+  const std::string& folder;
+  const ExportSettings& settings;
+  const ModelSource& source;
+  const HuggingFaceOrigin* origin;
+
+  template <class Storage>
+  ExportedFolder operator()() const {
+    ParameterTable table;
+    const Model<Storage> registered(source.model, ProcessGrid{}, table);
+    const Targets targets = targets_of(table, origin, settings);
+    const auto entries = entries_of(table, targets);
+    const bool as_kept =
+        origin != nullptr &&
+        std::all_of(entries.begin(), entries.end(), [&](const SafetensorsWriter::Entry& entry) {
+          const auto it = origin->tensors.find(entry.name);
+          return it != origin->tensors.end() && it->second == entry.format;
+        });
+    const std::string dtype = dtype_named(usual_format(entries));
+    SafetensorsWriter writer(folder, entries, settings.shard_bytes);
+    Export taker(targets, writer);
+    read_checkpoint_stream(checkpoint, table, std::ref(taker));
+    write_texts(folder, source, origin, dtype, as_kept);
+    writer.finish();
+    return {static_cast<std::int64_t>(entries.size()), writer.bytes(), writer.files(), dtype};
+  }
+};
+
+/// A folder that gets its name when it is whole, and goes when it does not.
+class FolderPart {
+ public:
+  explicit FolderPart(std::string folder) : folder_(std::move(folder)), part_(folder_ + ".part") {
+    for (const std::string& path : {folder_, part_}) {
+      if (fs::exists(path)) {
+        throw InputError(path + ": is there already; it is not replaced");
+      }
+    }
+    std::error_code error;
+    if (!fs::create_directory(part_, error)) {
+      throw EnvironmentError(part_ + ": cannot be made: " + error.message());
+    }
+  }
+  FolderPart(const FolderPart&) = delete;
+  FolderPart& operator=(const FolderPart&) = delete;
+  ~FolderPart() {
+    if (!whole_) {
+      std::error_code ignored;
+      fs::remove_all(part_, ignored);
+    }
+  }
+
+  const std::string& path() const { return part_; }
+  void finish() {
+    replace_file(part_, folder_);
+    whole_ = true;
+  }
+
+ private:
+  std::string folder_, part_;
+  bool whole_ = false;
+};
+
+}  // namespace
+
+ExportedFolder export_hugging_face(const std::string& checkpoint, const std::string& folder,
+                                   const ExportSettings& settings) {
+  const ModelSource source = find_model(checkpoint, {}, "");
+  const auto origin =
+      HuggingFaceOrigin::of_checkpoint(read_checkpoint_content(source.weights.path));
+  FolderPart part(folder);
+  const ExportedFolder exported = with_storage(
+      source.precision,
+      ExportAs{source.weights.path, part.path(), settings, source, origin ? &*origin : nullptr});
+  part.finish();
+  return exported;
+}
+
+}  // namespace qnext
