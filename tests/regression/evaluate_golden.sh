@@ -11,5 +11,5 @@ expect_text "prompts=3"
 expect_text "top1_agreement=1.0"
 expect_status 0 "$QNEXT" evaluate logits "$golden/tiny/hf" "$golden/tiny/logits.jsonl" --precision double --max-kl 2.2e-12
 expect_status 0 "$QNEXT" evaluate logits "$golden/tiny/hf" "$golden/tiny/golden.h5" --precision double --max-kl 4e-15
-expect_status 4 "$QNEXT" evaluate logits "$golden/long/hf" "$golden/odd/golden.h5"
+expect_status 4 "$QNEXT" evaluate logits "$golden/odd/hf" "$golden/long/golden.h5"
 expect_text "the divergence is above --max-kl"
