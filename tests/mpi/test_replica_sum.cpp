@@ -82,7 +82,10 @@ TEST(ReplicaSum, AddsPartsOfAGroup) {
   const ProcessGrid grid = tensor_grid();
   const Table t(grid);
   const Parameter& row = *t.table.find("shared");
-  ReplicaSum(grid, t.table).sum(Exec{}, row.group, row.begin + 64, row.begin + 150);
+  const Tensor<std::byte, 1> asked(
+      reinterpret_cast<std::byte*>(t.table.gradients<float>(row).data() + 64),
+      (150 - 64) * sizeof(float));
+  ReplicaSum(grid, t.table).sum(Exec{}, row.group, asked);
   const auto part = [&](int begin, int end) {
     return Kokkos::subview(t.shared.grad, std::pair(begin, end));
   };
