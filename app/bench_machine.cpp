@@ -2,6 +2,8 @@
 #include "app/bench_machine.hpp"
 
 #include "app/bench_kernels.hpp"
+#include "core/fence.hpp"
+#include "core/matmul.hpp"
 #include "core/peak.hpp"
 #include "core/version.hpp"
 
@@ -43,6 +45,44 @@ double swap_seconds(const Communicator& world, std::int64_t bytes) {
   return shortest;
 }
 
+// The share of a swap's time that is left for products, between which the messages are moved on: a
+// swap and products that take four times as long, alone and together, the shortest of some runs.
+template <class Storage>
+double measured_overlap(const Communicator& world, std::int64_t bytes, double swap) {
+  constexpr int extent = 256;
+  const Exec exec;
+  const Tensor<Storage, 2> a("bench: a", extent, extent), c("bench: c", extent, extent);
+  const Tensor<std::byte, 1> mine("bench: sent", bytes), other("bench: received", bytes);
+  const int partner = world.rank() ^ 1;
+  const bool takes_part = partner < world.ranks();
+  const auto seconds = [&](int products, bool with_swap) {
+    double shortest = std::numeric_limits<double>::infinity();
+    for (int run = 0; run < 10; ++run) {
+      world.barrier();
+      const auto begin = std::chrono::steady_clock::now();
+      Transfer transfer;
+      if (with_swap && takes_part) {
+        transfer = world.start({{partner, buffer_of(mine)}}, {{partner, buffer_of(other)}});
+      }
+      for (int i = 0; i < products; ++i) {
+        matmul<Storage, Storage>(exec, Op::none, a, Op::transpose, a, c);
+        if (i % 8 == 7) {
+          transfer.progress();
+        }
+      }
+      fence(exec, "bench: end of the timed products");
+      transfer.wait();
+      const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+      shortest = std::min(shortest, time.count());
+    }
+    return shortest;
+  };
+  const double one = seconds(8, false) / 8.0;
+  const int products = std::clamp(static_cast<int>(4.0 * swap / one), 8, 100000);
+  const double hidden = seconds(products, false) + swap - seconds(products, true);
+  return std::clamp(hidden / swap, 0.0, 1.0);
+}
+
 // The least of all ranks. Rates are far above 1, seconds are asked for as their inverse.
 double slowest(double rate, const Communicator& world) {
   const auto all = world.all_gather(std::vector<double>{rate});
@@ -78,7 +118,9 @@ Machine bench_machine(const RunConfig& config, const Communicator& world) {
   if (world.ranks() > 1) {
     constexpr std::int64_t large = std::int64_t{16} << 20;
     machine.latency = 1.0 / slowest(1.0 / swap_seconds(world, 8), world);
-    machine.messages = large / swap_seconds(world, large);
+    const double swap = swap_seconds(world, large);
+    machine.messages = large / swap;
+    machine.overlap = slowest(measured_overlap<Storage>(world, large, swap), world);
   }
   for (double* const rate : {&machine.delta_net, &machine.attention, &machine.experts,
                              &machine.dense, &machine.logits, &machine.copy, &machine.messages}) {

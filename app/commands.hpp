@@ -76,6 +76,33 @@ struct BenchOptions {
   std::vector<std::string> overrides;
 };
 
+struct EvaluateOptions {
+  std::string what = {};       // logits | perplexity | loglikelihood | choice | mmlu
+  std::string model = {};      // deck, run folder, checkpoint or Hugging Face folder
+  std::string data = {};       // file or folder, as `what` wants it
+  std::string tokenizer = {};  // empty: that of the model's folder, or bytes
+  std::string precision = {};  // empty: that of the checkpoint
+  std::string separator = {};  // texts: a line that is just this ends a document
+  std::string output = {};     // file for the results, JSON
+  std::string write = {};      // logits: file for those of this model
+  double max_kl = 2e-4;        // logits: nats
+  int window = 2048;           // tokens that the model sees at once
+  int stride = 0;              // perplexity: tokens between windows; 0: window - 1
+  int shots = 5;               // mmlu
+  std::int64_t limit = 0;      // documents, lines, or questions of a subject; 0: all
+};
+
+struct TokenizeOptions {
+  std::string from;       // text or JSONL, or a folder of such files
+  std::string to;         // prefix of the token files
+  std::string tokenizer;  // tokenizer.json or its folder
+  std::string separator;  // texts: a line that is just this ends a document
+  std::string chat;       // instruct | thinking; empty: what the tokenizer's folder says
+  std::string end = "<|endoftext|>";  // token behind each document but chats; none: none
+  int threads = 0;                    // 0: one a core
+  double save_every = 256;            // MB of text; behind them a kill loses nothing
+};
+
 struct InfoOptions {
   std::string path;
   bool tensors = false;  // a line for each tensor, with its hash
@@ -88,6 +115,8 @@ Status generate(const GenerateOptions& options, const Communicator& world);
 Status compare(const CompareOptions& options);
 Status convert(const ConvertOptions& options);
 Status bench(const BenchOptions& options, const Communicator& world);
+Status evaluate(const EvaluateOptions& options);
+Status tokenize(const TokenizeOptions& options);
 Status info(const InfoOptions& options);
 
 }  // namespace qnext

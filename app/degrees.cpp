@@ -198,9 +198,6 @@ Degrees read_degrees(const Section& parallel, const ModelConfig& model, const Sh
       fmt::format("{} data ranks cannot share the {} microbatches of a step (data.batch {} / "
                   "data.microbatch {}) evenly; these can: {}",
                   degrees.data, microbatches, data.batch, data.microbatch, divisors(microbatches)));
-  const int zero = parallel.get("zero", 1);
-  parallel.check(zero == 1, "zero",
-                 "must be 1: data ranks share what the optimizer holds, and only that");
   return degrees;
 }
 

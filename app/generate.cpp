@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -159,11 +158,8 @@ ProcessGrid grid_of(const std::vector<std::string>& keys, const ModelConfig& mod
   return ProcessGrid(degrees, world);
 }
 
-std::unique_ptr<TokenText> text_of(const GenerateOptions& options) {
-  const bool in_folder =
-      options.tokenizer.empty() &&
-      std::filesystem::exists(std::filesystem::path(options.model) / "tokenizer.json");
-  const std::string path = in_folder ? options.model : options.tokenizer;
+std::unique_ptr<TokenText> text_of(const GenerateOptions& options, const ModelSource& source) {
+  const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
   auto text = path.empty() ? bytes_as_tokens() : tokens_of_file(path);
   return options.ids ? as_numbers(std::move(text)) : std::move(text);
 }
@@ -196,7 +192,7 @@ Status generate(const GenerateOptions& options, const Communicator& world) {
   of_model.erase(of_job, of_model.end());
   const ModelSource source = find_source(options, of_model);
   const ProcessGrid grid = grid_of(parallel, source.model, world);
-  const auto text = text_of(options);
+  const auto text = text_of(options, source);
   const int vocabulary = source.model.vocabulary;
   std::vector<GenerationRequest> requests{request_of(options, *text, vocabulary)};
   if (!options.jsonl.empty()) {

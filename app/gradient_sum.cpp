@@ -15,7 +15,7 @@ Tensor<Real, 1> numbers(const Bytes& bytes) {
 
 // sum += part
 template <class Real>
-void add(const Exec& exec, const Bytes& sum_bytes, const Bytes& part_bytes) {
+void add_numbers(const Exec& exec, const Bytes& sum_bytes, const Bytes& part_bytes) {
   const auto sum = numbers<Real>(sum_bytes);
   const auto part = numbers<Real>(part_bytes);
   Kokkos::parallel_for(
@@ -64,60 +64,57 @@ GradientSum::GradientSum(const ParameterTable& table, GradientOrder order, int m
       microbatches_(microbatches),
       stack_(levels(order, microbatches)) {
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
-    ranges_.push_back(table.range(g, chunk));
+    if (table.groups()[g].chunk == chunk) {
+      groups_.push_back(g);
+    }
   }
   for (Level& level : stack_) {
-    for (std::size_t g = 0; g < ranges_.size(); ++g) {
-      level.emplace_back(Kokkos::view_alloc("gradient stack", Kokkos::WithoutInitializing),
-                         gradients(g).extent(0));
+    for (const std::size_t g : groups_) {
+      level.emplace(g, Bytes(Kokkos::view_alloc("gradient stack", Kokkos::WithoutInitializing),
+                             table.groups()[g].gradients.extent(0)));
     }
   }
 }
 
-Bytes GradientSum::gradients(std::size_t group) const {
-  const auto& buffer = table_.groups()[group].gradients;
-  const int size = size_of(accum_of(table_.groups()[group].type));
-  const auto [begin, end] = ranges_[group];
-  return Bytes(buffer.data() + begin * size, (end - begin) * size);
-}
-
-// The sums that end with this microbatch.
-void GradientSum::add_waiting(const Exec& exec, int last_microbatch) {
-  const auto& groups = table_.groups();
-  for (int merge = merges_after(last_microbatch, microbatches_); merge > 0; --merge) {
-    --waiting_;
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      accum_of(groups[g].type) == DataType::float64
-          ? add<double>(exec, gradients(g), stack_[waiting_][g])
-          : add<float>(exec, gradients(g), stack_[waiting_][g]);
-    }
-  }
+void GradientSum::add(const Exec& exec, std::size_t g, int level) const {
+  const auto& group = table_.groups()[g];
+  const Bytes& waiting = stack_[level].at(g);
+  accum_of(group.type) == DataType::float64 ? add_numbers<double>(exec, group.gradients, waiting)
+                                            : add_numbers<float>(exec, group.gradients, waiting);
 }
 
 void GradientSum::before_microbatch(const Exec& exec, int m) {
   const auto& groups = table_.groups();
   if (m == 0) {
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      accum_of(groups[g].type) == DataType::float64 ? clear<double>(exec, gradients(g))
-                                                    : clear<float>(exec, gradients(g));
+    waiting_ = 0;
+    for (const std::size_t g : groups_) {
+      accum_of(groups[g].type) == DataType::float64 ? clear<double>(exec, groups[g].gradients)
+                                                    : clear<float>(exec, groups[g].gradients);
     }
     return;
   }
   if (order_ == GradientOrder::running) {
     return;
   }
-  add_waiting(exec, m - 1);
-  for (std::size_t g = 0; g < groups.size(); ++g) {
+  // The sums that end with the microbatch before.
+  for (int merge = merges_after(m - 1, microbatches_); merge > 0; --merge) {
+    --waiting_;
+    for (const std::size_t g : groups_) {
+      add(exec, g, waiting_);
+    }
+  }
+  for (const std::size_t g : groups_) {
+    const Bytes& kept = stack_[waiting_].at(g);
     accum_of(groups[g].type) == DataType::float64
-        ? put_away<double>(exec, gradients(g), stack_[waiting_][g])
-        : put_away<float>(exec, gradients(g), stack_[waiting_][g]);
+        ? put_away<double>(exec, groups[g].gradients, kept)
+        : put_away<float>(exec, groups[g].gradients, kept);
   }
   ++waiting_;
 }
 
-void GradientSum::finish(const Exec& exec) {
-  if (order_ == GradientOrder::tree) {
-    add_waiting(exec, microbatches_ - 1);
+void GradientSum::finish(const Exec& exec, std::size_t group) const {
+  for (int level = waiting_ - 1; level >= 0; --level) {
+    add(exec, group, level);
   }
 }
 

@@ -5,6 +5,7 @@
 #include "core/types.hpp"
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 namespace qnext {
@@ -21,7 +22,7 @@ enum class GradientOrder { tree, running };
 /// a power of two of ranks own consecutive ones. Partial sums wait on a stack. `running` adds them
 /// one after the other and needs none.
 ///
-///     before_microbatch(0); backward; before_microbatch(1); backward; ... finish()
+///     before_microbatch(0); backward; before_microbatch(1); backward; ... finish(group) of each
 class GradientSum {
  public:
   GradientSum(const ParameterTable& table, GradientOrder order, int microbatches, int chunk = 0);
@@ -35,20 +36,22 @@ class GradientSum {
   /// clears them.
   void before_microbatch(const Exec& exec, int m);
 
-  /// The gradients become the sum over the step.
-  void finish(const Exec& exec);
+  /// The groups of the table that this sums, in its order.
+  const std::vector<std::size_t>& groups() const { return groups_; }
+
+  /// The gradients of one group become the sum over the step, in the last backward pass or behind
+  /// it.
+  void finish(const Exec& exec, std::size_t group) const;
 
  private:
-  using Level = std::vector<Tensor<std::byte, 1>>;  // a copy of the gradients of each group
+  using Level = std::map<std::size_t, Tensor<std::byte, 1>>;  // a copy of the gradients of groups
 
-  /// The gradients of the chunk in one group.
-  Tensor<std::byte, 1> gradients(std::size_t group) const;
-  void add_waiting(const Exec& exec, int last_microbatch);
+  void add(const Exec& exec, std::size_t group, int level) const;
 
   const ParameterTable& table_;
   GradientOrder order_;
   int microbatches_;
-  std::vector<ParameterTable::Range> ranges_;  // (groups)
+  std::vector<std::size_t> groups_;
   std::vector<Level> stack_;
   int waiting_ = 0;  // levels in use
 };

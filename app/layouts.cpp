@@ -63,22 +63,32 @@ std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine) {
 
 std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,
                                  std::int64_t memory, int documents) {
+  const auto layout_of = [&](const Degrees& degrees, int chunks) {
+    RunConfig tried = config;
+    tried.degrees = degrees;
+    tried.pipeline = cut_of(config, degrees.pipeline, chunks);
+    const ModelPlan plan = plan_model(tried, documents);
+    Layout layout{degrees, chunks, predict_step(tried, plan, machine), plan.largest().total()};
+    layout.fits = memory == 0 || layout.memory <= memory;
+    return layout;
+  };
   std::vector<Layout> layouts;
   for (const Degrees& degrees : candidates(ranks, config.model.layer.experts.experts)) {
-    if (!fits(degrees, config.model,
-              {config.data.sequence, config.data.batch, config.data.microbatch})) {
-      continue;
+    if (fits(degrees, config.model,
+             {config.data.sequence, config.data.batch, config.data.microbatch})) {
+      layouts.push_back(layout_of(degrees, 1));
     }
-    double waiting = 1.0;
-    for (int chunks = 1; chunks <= most_chunks(config, degrees) && waiting > 0.01; chunks *= 2) {
-      RunConfig tried = config;
-      tried.degrees = degrees;
-      tried.pipeline = cut_of(config, degrees.pipeline, chunks);
-      const ModelPlan plan = plan_model(tried, documents);
-      Layout layout{degrees, chunks, predict_step(tried, plan, machine), plan.largest().total()};
-      layout.fits = memory == 0 || layout.memory <= memory;
-      waiting = layout.step.bubble / layout.step.seconds();
-      layouts.push_back(layout);
+  }
+  std::stable_sort(layouts.begin(), layouts.end(), better);
+  // More chunks save some of the bubble and cost messages and memory.
+  for (std::size_t i = 0, ways = layouts.size(); i < ways; ++i) {
+    const Degrees degrees = layouts[i].degrees;
+    Layout last = layouts[i];
+    for (int chunks = 2; chunks <= most_chunks(config, degrees) && last.fits &&
+                         last.step.seconds() - last.step.bubble < layouts[0].step.seconds();
+         chunks *= 2) {
+      last = layout_of(degrees, chunks);
+      layouts.push_back(last);
     }
   }
   std::stable_sort(layouts.begin(), layouts.end(), better);

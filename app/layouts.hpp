@@ -28,8 +28,9 @@ PipelineCut cut_of(const RunConfig& config, int stages, int chunks = 1);
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
 
 /// All ways that divide the model, the data and so many ranks, a pipeline also with 2, 4, ...
-/// chunks a stage as long as stages wait for a hundredth of the step. Best first: those whose plan
-/// is within `memory` bytes a rank (0: all are), by predicted time, then the others by memory.
+/// chunks a stage where less waiting could make it faster than all ways with one. Best first: those
+/// whose plan is within `memory` bytes a rank (0: all are), by predicted time, then the others by
+/// memory.
 std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,
                                  std::int64_t memory, int documents);
 

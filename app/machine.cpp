@@ -45,6 +45,8 @@ Machine Machine::read(const std::string& path) {
   machine.copy = positive(rates, "copy");
   machine.messages = positive(rates, "messages");
   machine.latency = positive(rates, "latency");
+  machine.overlap = rates.get("overlap", 0.0);
+  rates.check(machine.overlap >= 0.0 && machine.overlap <= 1.0, "overlap", "must be from 0 to 1");
   const auto memory = parse_bytes(deck.root().get("memory", "0"));
   deck.root().check(memory.has_value(), "memory", "must be bytes or, for example, 64 GiB");
   machine.memory = memory.value_or(0);
@@ -66,9 +68,10 @@ std::string Machine::text(const std::string& deck) const {
       "  copy: {:.4g}       # bytes/s, read and written\n"
       "  messages: {:.4g}   # bytes/s that a rank sends while it receives as many\n"
       "  latency: {:.4g}    # s\n"
+      "  overlap: {:.2f}       # share of a message's time in which a rank computes on\n"
       "memory: 0             # that a rank may use: 64 GiB; 0: not said\n",
       deck, ranks, backend, ranks, threads, name_of(precision), delta_net, attention, experts,
-      dense, logits, copy, messages, latency);
+      dense, logits, copy, messages, latency, overlap);
 }
 
 }  // namespace qnext

@@ -28,6 +28,7 @@ struct Machine {
   double copy = 0.0;        // bytes/s, read and written
   double messages = 0.0;    // bytes/s that a rank sends while it receives as many
   double latency = 0.0;     // s of an exchange of nothing
+  double overlap = 0.0;     // share of a message's time in which its rank computes on; 0 to 1
   std::int64_t memory = 0;  // bytes that a rank may use; 0: not said
 
   /// Round numbers of a rank on some cores of a server, for layouts to be compared where nobody

@@ -55,6 +55,8 @@ struct Run {
   Status operator()(const CompareOptions& options) const { return compare(options); }
   Status operator()(const ConvertOptions& options) const { return convert(options); }
   Status operator()(const BenchOptions& options) const { return bench(options, world); }
+  Status operator()(const EvaluateOptions& options) const { return evaluate(options); }
+  Status operator()(const TokenizeOptions& options) const { return tokenize(options); }
   Status operator()(const InfoOptions& options) const { return info(options); }
 };
 

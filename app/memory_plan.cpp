@@ -2,6 +2,7 @@
 #include "app/memory_plan.hpp"
 
 #include "app/activations.hpp"
+#include "app/gradient_window.hpp"
 #include "app/precision.hpp"
 #include "core/matmul.hpp"
 #include "parallel/replica_sum.hpp"
@@ -37,7 +38,8 @@ std::vector<MemoryPlan::Line> by_name(const std::vector<Arena::Entry>& entries) 
 
 struct ParameterBytes {
   std::int64_t weights = 0;
-  std::int64_t gradients = 0;  // and each level of the stack
+  std::int64_t gradients = 0;  // all of them
+  std::int64_t part = 0;       // of them, of the rank that has most
   std::int64_t moments = 0;    // each of both, of the rank that has most
   std::int64_t masters = 0;
 };
@@ -51,6 +53,7 @@ ParameterBytes parameter_bytes(const ParameterTable& table, const ProcessGrid& g
         largest_part(table, static_cast<int>(g), grid.ranks_over(group.reduce_over)) * wide;
     bytes.weights += group.elements * size_of(group.type);
     bytes.gradients += group.elements * wide;
+    bytes.part += part;
     bytes.moments += part;
     bytes.masters += group.type == DataType::bf16 ? part : 0;
   }
@@ -59,7 +62,7 @@ ParameterBytes parameter_bytes(const ParameterTable& table, const ProcessGrid& g
 
 template <class Storage>
 void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& plan) {
-  ParameterTable table;
+  ParameterTable table(config.bucket);
   ProcessGrid grid{config.degrees};
   grid.place.pipeline = stage;
   const Model<Storage> model(config.model, grid, table, config.pipeline.chunks_of(stage));
@@ -75,16 +78,20 @@ void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& pla
   }
   const ParameterBytes bytes = parameter_bytes(table, grid);
   const int levels = GradientSum::levels(config.run.gradient_order, config.microbatches_of_rank());
+  const bool parts = config.zero == 2;
+  const std::int64_t window =
+      parts ? GradientWindow(table, model.backward_pieces()).bytes : bytes.gradients;
   MemoryPlan& memory = plan.stages.emplace_back();
-  memory.lines = {{"weights", bytes.weights},
-                  {"gradients", bytes.gradients},
-                  {"gradient stack", levels * bytes.gradients},
-                  {"master weights", bytes.masters},
-                  {"moments", 2 * bytes.moments},
-                  {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table)},
-                  {"activations", measure.peak()},
-                  {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
-                  {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
+  memory.lines = {
+      {"weights", bytes.weights},
+      {"gradients", window + (parts ? bytes.part : 0)},
+      {"gradient stack", levels * (parts ? bytes.part : bytes.gradients)},
+      {"master weights", bytes.masters},
+      {"moments", 2 * bytes.moments},
+      {"parts of gradients from other ranks", TreeSum::workspace_bytes(grid, table, config.bucket)},
+      {"activations", measure.peak()},
+      {"gradients of replicas", ReplicaSum::workspace_bytes(grid, table)},
+      {"vendor workspace", matmul_planned_workspace_bytes(config.run.precision)}};
   memory.activations = by_name(measure.at_peak());
   plan.local_elements = std::max(plan.local_elements, table.local_elements());
   if (stage == 0) {

@@ -34,6 +34,9 @@ ModelSource from_hugging_face(const std::string& path, const std::string& precis
       std::min<std::int64_t>(config.max_position_embeddings, std::numeric_limits<int>::max()));
   source.precision = parse_precision(precision.empty() ? "float" : precision);
   source.weights = {InitSettings::Kind::hugging_face, path};
+  if (const fs::path tokenizer = fs::path(path) / "tokenizer.json"; fs::exists(tokenizer)) {
+    source.tokenizer = tokenizer.string();
+  }
   return source;
 }
 
@@ -46,6 +49,7 @@ ModelSource from_checkpoint(const std::string& path, const std::string& precisio
   source.model = config.model;
   source.precision = config.run.precision;
   source.sequence = config.data.sequence;
+  source.tokenizer = config.data.train.front().tokenizer;
   if (!precision.empty() && parse_precision(precision) != source.precision) {
     throw InputError("--precision " + precision + ": the checkpoint " + path + " is " +
                      std::string(name_of(source.precision)));

@@ -148,6 +148,69 @@ void add_bench(CLI::App& command, BenchOptions& options) {
   command.add_option("overrides", options.overrides, "keys to replace: run.precision=bf16");
 }
 
+void add_evaluate(CLI::App& command, EvaluateOptions& options) {
+  command.add_option("what", options.what, "logits, perplexity, loglikelihood, choice or mmlu")
+      ->required();
+  command.add_option("model", options.model, "deck, run folder, checkpoint or Hugging Face folder")
+      ->required();
+  command
+      .add_option("data", options.data,
+                  "golden logits (JSONL or HDF5); text, JSONL or token files; JSONL of contexts; "
+                  "the folder of MMLU")
+      ->required();
+  command.add_option("--tokenizer", options.tokenizer,
+                     "tokenizer.json or its folder; else that of the model's folder, or bytes");
+  command.add_option("--precision", options.precision,
+                     "double, float or bf16; as in the checkpoint if absent");
+  command.add_option("--output", options.output, "file for the results, JSON");
+  command.add_option("--window", options.window, "tokens that the model sees at once")
+      ->capture_default_str();
+  command
+      .add_option("--limit", options.limit, "documents, lines, or questions of a subject; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--max-kl", options.max_kl,
+                  "logits: largest divergence of a position, nats; above it the status is 4")
+      ->capture_default_str();
+  command.add_option("--write", options.write, "logits: file for those of this model");
+  command
+      .add_option("--stride", options.stride,
+                  "perplexity: tokens between windows; 0: one less than --window")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command.add_option("--separator", options.separator,
+                     "perplexity: a line that is just this ends a document of a text");
+  command.add_option("--shots", options.shots, "mmlu: examples before each question")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void add_tokenize(CLI::App& command, TokenizeOptions& options) {
+  command
+      .add_option("from", options.from,
+                  "text or JSONL (text; messages; prompt and completion), packed with gzip or zstd "
+                  "or not, or a folder of such files")
+      ->required();
+  command.add_option("to", options.to, "prefix of the token files: TO.bin, TO.idx, TO.mask")
+      ->required();
+  command.add_option("--tokenizer", options.tokenizer, "tokenizer.json, or a folder that has one")
+      ->required();
+  command.add_option("--separator", options.separator,
+                     "texts: a line that is just this ends a document; else a file is one");
+  command.add_option("--chat", options.chat,
+                     "form of chats: instruct or thinking; as in the tokenizer's folder if absent");
+  command.add_option("--end", options.end, "token behind each document that is no chat, or none")
+      ->capture_default_str();
+  command.add_option("--threads", options.threads, "0: one for each core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--save-every", options.save_every,
+                  "MB of text, behind which a run that was killed goes on")
+      ->capture_default_str();
+}
+
 bool is_kokkos_flag(std::string_view argument) {
   return argument.rfind("--kokkos-", 0) == 0;
 }
@@ -168,6 +231,8 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   CompareOptions compare;
   ConvertOptions convert;
   BenchOptions bench;
+  EvaluateOptions evaluate;
+  TokenizeOptions tokenize;
   InfoOptions info;
 
   CLI::App program{"Trains and decodes Qwen3-Next models from an input deck.", "qnext"};
@@ -185,6 +250,10 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
       "convert", "a Hugging Face folder becomes a checkpoint, or a checkpoint such a folder");
   auto* const bench_command =
       program.add_subcommand("bench", "measure kernels and the step against this machine");
+  auto* const evaluate_command =
+      program.add_subcommand("evaluate", "hold a model against logits, texts and questions");
+  auto* const tokenize_command = program.add_subcommand(
+      "tokenize", "turn text and JSONL into token files that training reads");
   auto* const info_command =
       program.add_subcommand("info", "say what a checkpoint, run or model folder contains");
   add_train(*train_command, train);
@@ -193,6 +262,8 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
   add_compare(*compare_command, compare);
   add_convert(*convert_command, convert);
   add_bench(*bench_command, bench);
+  add_evaluate(*evaluate_command, evaluate);
+  add_tokenize(*tokenize_command, tokenize);
   info_command->add_option("path", info.path, "file or folder")->required();
   info_command->add_flag("--tensors", info.tensors,
                          "name each tensor of a model: name, type, extents, XXH3-128");
@@ -218,6 +289,10 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
     line.command = convert;
   } else if (bench_command->parsed()) {
     line.command = bench;
+  } else if (evaluate_command->parsed()) {
+    line.command = evaluate;
+  } else if (tokenize_command->parsed()) {
+    line.command = tokenize;
   } else {
     line.command = info;
   }

@@ -13,7 +13,7 @@ namespace qnext {
 /// (--help, --version).
 struct CommandLine {
   std::variant<std::monostate, TrainOptions, PlanOptions, GenerateOptions, CompareOptions,
-               ConvertOptions, BenchOptions, InfoOptions>
+               ConvertOptions, BenchOptions, EvaluateOptions, TokenizeOptions, InfoOptions>
       command;
   std::vector<std::string> kokkos;  // flags that are passed on: --kokkos-threads=2
 };

@@ -110,9 +110,11 @@ DataSettings read_data(const Section& deck) {
   data.train = read_sources(deck, "train");
   read_evaluation(deck.section("evaluate"), data);
   const std::string separator = deck.get("separator", "");
+  const std::string tokenizer = deck.get("tokenizer", "");
   for (auto* sources : {&data.train, &data.evaluate}) {
     for (SourceConfig& source : *sources) {
       source.separator = separator;
+      source.tokenizer = tokenizer;
     }
   }
   data.shuffle = deck.get("shuffle", true);
@@ -204,6 +206,12 @@ double read_receive_factor(const Section& parallel) {
                  "must be at least 1: the rows of a rank whose experts are chosen as often as the "
                  "others");
   return factor;
+}
+
+std::int64_t read_bucket(const Section& parallel) {
+  const auto bytes = parse_bytes(parallel.get("bucket", "25 MiB"));
+  parallel.check(bytes.value_or(0) > 0, "bucket", "must be positive bytes, for example 25 MiB");
+  return *bytes;
 }
 
 std::optional<bool> read_device_messages(const Section& deck) {
@@ -344,6 +352,11 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
     config.pipeline = cut_of(config, 1);
   }
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
+  config.bucket = read_bucket(parallel);
+  config.zero = parallel.get("zero", 1);
+  parallel.check(config.zero == 1 || config.zero == 2, "zero",
+                 "must be 1 or 2: data ranks share what the optimizer holds, or the sums of "
+                 "gradients too");
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");

@@ -98,12 +98,29 @@ struct RunConfig {
   bool chooses_layout = false;  // `parallel: auto`: the degrees are those that a plan finds best
   std::string machine;          // file of rates for that; empty: round numbers
   PipelineCut pipeline;
+  std::int64_t bucket = std::int64_t{25} << 20;  // bytes of gradients that are sent at a time
+  int zero = 1;            // data ranks share the optimizer's numbers; 2: sums of gradients too
   double watchdog = 10.0;  // minutes that a rank may stand still before it says where; 0: none
   std::optional<bool> device_messages;  // device memory goes straight to MPI; absent: MPI is asked
   OutputSettings output;
 
   /// Consecutive microbatches of a step that one data rank takes.
   int microbatches_of_rank() const { return data.microbatches() / degrees.data; }
+
+  /// Which microbatch of a step the m-th of a data rank is, and who takes a microbatch: ranks that
+  /// keep all gradients take consecutive ones, others take turns, so that both add them in one
+  /// tree.
+  int microbatch_of_step(int data_place, int m) const {
+    return zero == 2 ? m * degrees.data + data_place : data_place * microbatches_of_rank() + m;
+  }
+  struct Taker {
+    int data_place, m;
+  };
+  Taker taker_of(int microbatch) const {
+    const int count = microbatches_of_rank();
+    return zero == 2 ? Taker{microbatch % degrees.data, microbatch / degrees.data}
+                     : Taker{microbatch / count, microbatch % count};
+  }
 
   /// What a data rank's stages do in a step.
   Pipeline pipeline_of_step() const {

@@ -63,6 +63,28 @@ double further_walks(const GatedDeltaNetConfig& n, int context, bool forward_aga
 // write, forward and backward.
 constexpr double numbers_a_layer = 30.0;
 
+double seconds_of(const TrafficPlan::Line& line, const Machine& machine) {
+  return static_cast<double>(line.bytes) / machine.messages +
+         static_cast<double>(line.calls) * machine.latency;
+}
+
+// Gradients go behind the last backward pass, or behind each of them where no rank keeps all, and
+// weights behind the first forward pass, as far as these are long enough; one call of each, the
+// last or the first one, has nothing to hide behind.
+double hideable_seconds(const RunConfig& config, const TrafficPlan& traffic, const Machine& machine,
+                        double arithmetic, double forward) {
+  const double passes = config.microbatches_of_rank();
+  double gradients = 0.0, weights = 0.0;
+  for (const TrafficPlan::Line& line : traffic.lines) {
+    const double behind = seconds_of(line, machine) *
+                          (1.0 - 1.0 / static_cast<double>(std::max<std::int64_t>(line.calls, 1)));
+    gradients += line.group.rfind("gradients", 0) == 0 ? behind : 0.0;
+    weights += line.group.rfind("weights", 0) == 0 ? behind : 0.0;
+  }
+  const double backward = (arithmetic - forward) / (config.zero == 2 ? 1.0 : passes);
+  return std::min(gradients, backward) + std::min(weights, forward / passes);
+}
+
 }  // namespace
 
 StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
@@ -74,7 +96,9 @@ StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
   // Tensor and context ranks share the arithmetic of a sequence, stages that of the layers: the
   // largest stage is waited for.
   const double share = step.tokens / (1.0 * d.tensor * d.context * d.pipeline * d.data);
+  double forward = 0.0;
   for (const FlopPart& part : flop_parts(model, static_cast<double>(config.data.sequence))) {
+    forward += 2.0 * part.multiply_adds * part.layers * share / rate_of(machine, part.name);
     step.arithmetic += 2.0 * passes(model.recompute, part.name) * part.multiply_adds * part.layers *
                        share / rate_of(machine, part.name);
   }
@@ -82,6 +106,7 @@ StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
   step.arithmetic +=
       2.0 * further_walks(model.layer.delta_net, d.context, model.recompute != Recompute::none) *
       static_cast<double>(delta_nets) * share / machine.delta_net;
+  forward *= largest_stage(config);
   step.arithmetic *= largest_stage(config);
   const double wide = size_of(accum_of(config.run.precision));
   const double elements = static_cast<double>(plan.local_elements);
@@ -91,6 +116,8 @@ StepPrediction predict_step(const RunConfig& config, const ModelPlan& plan,
   step.memory = (optimizer + clears + rows) / machine.copy;
   step.messages = static_cast<double>(plan.traffic.bytes()) / machine.messages +
                   static_cast<double>(plan.traffic.calls()) * machine.latency;
+  step.hideable = hideable_seconds(config, plan.traffic, machine, step.arithmetic, forward);
+  step.hidden = machine.overlap * step.hideable;
   step.bubble = (step.arithmetic + step.messages) * bubble_share(config.pipeline_of_step());
   return step;
 }
@@ -104,12 +131,15 @@ std::string prediction_table(const StepPrediction& p) {
   line("arithmetic", p.arithmetic);
   line("memory", p.memory);
   line("messages", p.messages);
+  line("hidden of the messages", -p.hidden);
   line("pipeline bubble", p.bubble);
   line("together", p.seconds());
   text += fmt::format("  {:<34}{:>20}\n", "tokens/s of all ranks",
                       fmt::format("{:.0f}", p.tokens_per_second()));
-  text += fmt::format("  {:<34}{:>20}\n", "where messages hide: at least",
-                      fmt::format("{:.4g} s", p.seconds() - p.hideable()));
+  text += fmt::format("  {:<34}{:>20}\n", "on a device that overlaps",
+                      fmt::format("{:.4g} s", p.seconds_of_overlap()));
+  text += fmt::format("  {:<34}{:>18.1f} %\n", "messages hidden there",
+                      p.messages > 0.0 ? 100.0 * p.hideable / p.messages : 0.0);
   return text;
 }
 

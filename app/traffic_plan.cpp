@@ -7,6 +7,7 @@
 #include "parallel/process_grid.hpp"
 #include "parallel/replica_sum.hpp"
 #include "parallel/shards.hpp"
+#include "parallel/tree_sum.hpp"
 
 #include <algorithm>
 
@@ -229,19 +230,23 @@ class Planner {
             modules);
   }
 
-  // --- Once a step: parallel/tree_sum.hpp, replica_sum.hpp, layers/adamw.hpp
+  // --- Once a step: parallel/tree_sum.hpp, weight_gather.hpp, replica_sum.hpp, layers/adamw.hpp
 
   void gradients_and_weights(int g) {
     const auto& group = table_.groups()[g];
     const int ranks = grid_.ranks_over(group.reduce_over), wide = size_of(accum_of(group.type));
     const PartBorders borders = part_borders(table_, g, ranks);
     const std::int64_t mine = borders.elements[1], blocks = borders.blocks[1];
-    const char* const over =
-        group.reduce_over == ReduceOver::data_beside_experts ? "beside experts" : "copies";
+    const bool of_experts = group.reduce_over == ReduceOver::data_beside_experts;
+    const std::string of = of_experts ? " of experts" : "";
     if (ranks > 1) {
-      send(over, (group.elements - mine) * wide);
-      send(over, blocks * (ranks - 1) * std::int64_t{sizeof(double)});
-      send(over, mine * (ranks - 1) * size_of(group.type));
+      const std::int64_t part = largest_part(table_, g, ranks) * wide;
+      const int sums = config_.zero == 2 ? config_.microbatches_of_rank() : 1;
+      send("gradients" + of, sums * (group.elements - mine) * wide,
+           sums * TreeSum::pieces(ranks, part, config_.bucket));
+      send("weights" + of, mine * (ranks - 1) * size_of(group.type));
+      send(of_experts ? "beside experts" : "copies",
+           blocks * (ranks - 1) * std::int64_t{sizeof(double)});
     }
     const int replicas = ReplicaSum::replicas(grid_, group);
     if (replicas > 1) {

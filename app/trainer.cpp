@@ -53,8 +53,9 @@ Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFo
       folder_(folder),
       log_(log),
       grid_(grid),
-      trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline)),
-      optimizer_(config.optimizer.adamw, trained_.table, grid),
+      trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
+               config.bucket, config.zero),
+      optimizer_(config.optimizer.adamw, trained_.table, grid, config.zero == 2),
       stream_(config.training_stream()),
       evaluation_(config.data.evaluates()
                       ? std::optional<EvaluationStream>(config.evaluation_stream())
@@ -166,17 +167,16 @@ void Trainer<Storage>::step() {
   ++state_.step;
   std::vector<TokenBatch> batches;
   const int count = config_.microbatches_of_rank();
-  const std::int64_t first = std::int64_t{grid_.place.data} * count;
-  for (std::int64_t m = first; m < first + count; ++m) {
-    batches.push_back(
-        stream_.batch(state_.cursor, m * config_.data.microbatch, config_.data.microbatch));
+  for (int m = 0; m < count; ++m) {
+    const std::int64_t microbatch = config_.microbatch_of_step(grid_.place.data, m);
+    batches.push_back(stream_.batch(state_.cursor, microbatch * config_.data.microbatch,
+                                    config_.data.microbatch));
   }
   const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches);
   const double rate = config_.optimizer.learning_rate.rate(state_.step);
   if (may_update(numbers)) {
-    const Phase phase("update");
     ++state_.updates;
-    optimizer_.update(exec_, state_.updates, rate, numbers.gradients.global);
+    step_.update(exec_, state_.updates, rate, numbers.gradients.global);
   }
   fence(exec_, "train: the step is timed");
   state_.cursor.sequences += config_.data.batch;
@@ -197,6 +197,7 @@ void Trainer<Storage>::step() {
 
 template <class Storage>
 void Trainer<Storage>::evaluate() {
+  step_.wait_for_weights();
   const auto begin = Clock::now();
   const EvaluationResult result = qnext::evaluate(exec_, trained_.model, step_.memory(),
                                                   step_.messages(), largest_, *evaluation_, grid_);
@@ -269,6 +270,7 @@ template <class Storage>
 void Trainer<Storage>::checkpoint(const char* why) {
   if (last_checkpoint_ != state_.step) {
     const Phase phase("checkpoint");
+    step_.wait_for_weights();
     if (metrics_) {
       metrics_->flush();
     }
@@ -349,6 +351,7 @@ Status Trainer<Storage>::run() {
       return *status;
     }
   }
+  step_.wait_for_weights();
   if (config_.output.checkpoints()) {
     checkpoint("end");
   }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/training_step.hpp"
 
+#include "app/part_gradients.hpp"
+#include "app/whole_gradients.hpp"
 #include "core/phase.hpp"
 #include "core/random.hpp"
 
@@ -9,9 +11,16 @@
 namespace qnext {
 namespace {
 
-template <class Real>
-Tensor<Real, 1> gradients_of(const ParameterTable::Group& group) {
-  return Tensor<Real, 1>(reinterpret_cast<Real*>(group.gradients.data()), group.elements);
+std::unique_ptr<StepGradients> make_gradients(const RunConfig& config, const ProcessGrid& grid,
+                                              const ParameterTable& table,
+                                              const std::vector<Chunk>& chunks,
+                                              const std::vector<BackwardPieces>& pieces,
+                                              const AdamW& optimizer) {
+  if (config.zero == 2) {
+    return std::make_unique<PartGradients>(config, grid, table, GradientWindow(table, pieces),
+                                           optimizer);
+  }
+  return std::make_unique<WholeGradients>(config, grid, table, chunks, optimizer.shards());
 }
 
 }  // namespace
@@ -29,16 +38,13 @@ TrainingStep<Storage>::TrainingStep(const RunConfig& config, const ProcessGrid& 
       actions_(pipeline_schedule(config.pipeline_of_step(), grid.place.pipeline)),
       memory_(model, largest, most_in_flight(actions_, config.pipeline.chunks)),
       messages_(grid, model),
-      rank_sum_(TreeSum::workspace_bytes(grid, table)),
+      gradients_(
+          make_gradients(config, grid, table, model.chunks(), model.backward_pieces(), optimizer)),
       replica_sum_(grid, table),
+      weights_(table, named_apart(optimizer.shards(), table, grid, "weights")),
       load_(config.model),
       sums_(LossSums::make()),
-      losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {
-  for (const Chunk& chunk : model.chunks()) {
-    gradient_sums_.emplace_back(table, config.run.gradient_order, config.microbatches_of_rank(),
-                                chunk.place);
-  }
-}
+      losses_("losses of the microbatches", config.microbatches_of_rank(), 3) {}
 
 template <class Storage>
 LossScale TrainingStep<Storage>::loss_scale(const BatchCounts& counts) const {
@@ -54,10 +60,10 @@ LossScale TrainingStep<Storage>::loss_scale(const BatchCounts& counts) const {
 
 template <class Storage>
 Dropout TrainingStep<Storage>::dropout(std::int64_t step, int microbatch) const {
-  const std::uint64_t before = static_cast<std::uint64_t>(step) * config_.data.microbatches() +
-                               std::uint64_t(grid_.place.data) * config_.microbatches_of_rank();
+  const auto before = static_cast<std::uint64_t>(step) * config_.data.microbatches();
   return {config_.run.dropout,
-          random_bits(random_key(config_.run.seed, "dropout"), before + microbatch)};
+          random_bits(random_key(config_.run.seed, "dropout"),
+                      before + config_.microbatch_of_step(grid_.place.data, microbatch))};
 }
 
 // Those of the head are known where it is, that of balance behind the backward pass of the first
@@ -83,7 +89,8 @@ void TrainingStep<Storage>::forward(const Exec& exec, const PipelineAction& acti
   slot.batch = to_device(batch, grid_);
   messages_.receive_input(slot);
   const Phase phase("forward");
-  model_.forward(exec, slot.batch, dropout, slot.saved, memory_.work(shape));
+  model_.forward(exec, slot.batch, dropout, slot.saved, memory_.work(shape), nullptr, nullptr,
+                 [&](std::size_t row) { weights_.wait_for_rows(row); });
   load_.add<Storage>(exec, slot.saved, static_cast<int>(batch.tokens.size()));
   messages_.send_output(slot);
 }
@@ -95,28 +102,22 @@ void TrainingStep<Storage>::backward(const Exec& exec, const PipelineAction& act
   const MicrobatchShape shape = shape_of(batch, largest_, grid_.degrees.context);
   auto& slot = memory_.in_flight(action.chunk, action.microbatch);
   const auto& work = memory_.work(shape);
-  {
-    const Phase phase("gradient sum");
-    gradient_sums_[action.chunk].before_microbatch(exec, action.microbatch);
-  }
+  gradients_->before_backward(exec, action.chunk, action.microbatch);
   sums_.clear(exec);
   messages_.receive_gradient(slot, work, sums_);
   const Phase phase("backward");
-  model_.backward(exec, slot.batch, scale, dropout, slot.saved, work, sums_);
+  model_.backward(exec, slot.batch, scale, dropout, slot.saved, work, sums_, [&](std::size_t row) {
+    gradients_->behind_piece(exec, action.chunk, action.microbatch, row);
+  });
   keep_losses(exec, slot.saved.chunk, action.microbatch);
   messages_.send_gradient(exec, memory_, slot, work, sums_);
 }
 
 template <class Storage>
-void TrainingStep<Storage>::sum_over_ranks(const Exec& exec) const {
-  const Phase phase("gradients over ranks");
+void TrainingStep<Storage>::sum_over_replicas(const Exec& exec) {
+  const Phase phase("gradients over replicas");
   for (std::size_t g = 0; g < table_.groups().size(); ++g) {
-    const auto& group = table_.groups()[g];
-    const Shards& shards = optimizer_.shards()[g];
-    accum_of(group.type) == DataType::float64
-        ? rank_sum_.sum_parts<double>(exec, gradients_of<double>(group), shards)
-        : rank_sum_.sum_parts<float>(exec, gradients_of<float>(group), shards);
-    replica_sum_.sum(exec, g, shards.begin(), shards.end());
+    replica_sum_.sum(exec, g, optimizer_.gradient_part(g));
   }
   grid_.data.sum_whole(model_.balance_loss().step_counts());
   grid_.pipeline.sum_whole(model_.balance_loss().step_counts());
@@ -135,11 +136,15 @@ void TrainingStep<Storage>::add_losses(const LossScale& scale, const BatchCounts
     mine[i % mine.size()] += of_stages[i];
   }
   const auto all = grid_.copies.all_gather(mine);
-  for (std::size_t i = 0; i < all.size(); i += 3) {
-    const bool first_piece = i / host.size() % grid_.degrees.context == 0;
-    numbers.loss += all[i];
-    numbers.loss_mtp += all[i + 1];
-    numbers.loss_balance += first_piece ? all[i + 2] : 0.0;
+  const int pieces = grid_.degrees.context, count = config_.microbatches_of_rank();
+  for (int i = 0; i < config_.data.microbatches(); ++i) {
+    const auto [place, microbatch] = config_.taker_of(i);
+    for (int piece = 0; piece < pieces; ++piece) {
+      const double* const losses = &all[3 * ((place * pieces + piece) * count + microbatch)];
+      numbers.loss += losses[0];
+      numbers.loss_mtp += losses[1];
+      numbers.loss_balance += piece == 0 ? losses[2] : 0.0;
+    }
   }
   numbers.loss *= scale.cross_entropy;
   numbers.loss_mtp /= static_cast<double>(std::max<std::int64_t>(counts.mtp_labels, 1));
@@ -159,10 +164,8 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
                    : backward(exec, action, batch, mask, scale);
   }
   memory_.wait();
-  for (GradientSum& sum : gradient_sums_) {
-    sum.finish(exec);
-  }
-  sum_over_ranks(exec);
+  gradients_->finish(exec);
+  sum_over_replicas(exec);
   model_.balance_loss().end_step(exec);
 
   const Phase phase("gradient norm");
@@ -173,6 +176,16 @@ StepNumbers TrainingStep<Storage>::compute_gradients(const Exec& exec, std::int6
   numbers.mean_length = counts.mean_length();
   numbers.tokens = counts.tokens;
   return numbers;
+}
+
+template <class Storage>
+void TrainingStep<Storage>::update(const Exec& exec, std::int64_t updates, double learning_rate,
+                                   double gradient_norm) {
+  const Phase phase("update");
+  for (std::size_t group = 0; group < table_.groups().size(); ++group) {
+    optimizer_.update(exec, updates, learning_rate, gradient_norm, group);
+    weights_.start(group);
+  }
 }
 
 template class TrainingStep<bf16>;

@@ -3,19 +3,20 @@
 
 #include "app/activations.hpp"
 #include "app/expert_load.hpp"
-#include "app/gradient_sum.hpp"
 #include "app/microbatch.hpp"
 #include "app/pipeline_schedule.hpp"
 #include "app/run_config.hpp"
 #include "app/stage_messages.hpp"
+#include "app/step_gradients.hpp"
 #include "io/data_stream.hpp"
 #include "layers/adamw.hpp"
 #include "layers/model.hpp"
 #include "parallel/process_grid.hpp"
 #include "parallel/replica_sum.hpp"
-#include "parallel/tree_sum.hpp"
+#include "parallel/weight_gather.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace qnext {
@@ -48,6 +49,13 @@ class TrainingStep {
   StepNumbers compute_gradients(const Exec& exec, std::int64_t step,
                                 const std::vector<TokenBatch>& batches);
 
+  /// Updates the weights with these gradients: `updates` = 1, 2, ... They go to the other ranks
+  /// behind what comes next; each forward pass of compute_gradients waits for what it reads.
+  void update(const Exec& exec, std::int64_t updates, double learning_rate, double gradient_norm);
+
+  /// Until this rank has all weights. Whoever else reads them asks for it first.
+  void wait_for_weights() { weights_.wait(); }
+
  private:
   LossScale loss_scale(const BatchCounts& counts) const;
   Dropout dropout(std::int64_t step, int microbatch) const;
@@ -56,7 +64,7 @@ class TrainingStep {
   void backward(const Exec& exec, const PipelineAction& action, const TokenBatch& batch,
                 const Dropout& dropout, const LossScale& scale);
   void keep_losses(const Exec& exec, const Chunk& chunk, int microbatch) const;
-  void sum_over_ranks(const Exec& exec) const;
+  void sum_over_replicas(const Exec& exec);
   void add_losses(const LossScale& scale, const BatchCounts& counts, StepNumbers& numbers) const;
 
   const RunConfig& config_;
@@ -68,9 +76,9 @@ class TrainingStep {
   std::vector<PipelineAction> actions_;
   ActivationMemory<Storage> memory_;
   StageMessages<Storage> messages_;
-  std::vector<GradientSum> gradient_sums_;  // (chunks)
-  TreeSum rank_sum_;
+  std::unique_ptr<StepGradients> gradients_;
   ReplicaSum replica_sum_;
+  WeightGather weights_;
   ExpertLoadCounter load_;
   LossSums sums_;
   Tensor<double, 2> losses_;  // (microbatches of this rank, 3)  cross entropy, MTP, balance, each

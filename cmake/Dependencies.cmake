@@ -138,6 +138,8 @@ qnext_require(nlohmann_json "apt-get install nlohmann-json3-dev")
 qnext_require(CLI11 "apt-get install libcli11-dev")
 
 qnext_header_and_library(xxhash xxhash.h xxhash "apt-get install libxxhash-dev")
+qnext_require(ZLIB "apt-get install zlib1g-dev")
+qnext_header_and_library(zstd zstd.h zstd "apt-get install libzstd-dev")
 qnext_header_and_library(PCRE2 pcre2.h pcre2-8 "apt-get install libpcre2-dev")
 qnext_header_and_library(utf8proc utf8proc.h utf8proc "apt-get install libutf8proc-dev")
 # \p{White_Space} came with PCRE2 10.40.

@@ -8,12 +8,17 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 namespace qnext {
 namespace {
 
 // 256 bytes of the widest type, so that no vector load of a row crosses into the next one.
 constexpr std::int64_t padding = 64;
+
+std::int64_t padded(std::int64_t elements) {
+  return (elements + padding - 1) / padding * padding;
+}
 
 std::int64_t product(const std::array<std::int64_t, 4>& extent) {
   return extent[0] * extent[1] * extent[2] * extent[3];
@@ -154,15 +159,26 @@ void ParameterTable::begin_chunk(int chunk) {
   chunk_ = chunk;
 }
 
-ParameterTable::Range ParameterTable::range(std::size_t group, int chunk) const {
-  Range range{groups_[group].elements, groups_[group].elements};
-  for (auto row = rows_.rbegin(); row != rows_.rend(); ++row) {
-    if (row->group == static_cast<int>(group) && row->alias_of.empty()) {
-      range.begin = row->chunk >= chunk ? row->begin : range.begin;
-      range.end = row->chunk > chunk ? row->begin : range.end;
+// The newest group of the row's kind, if it has room, or another one behind all others.
+int ParameterTable::group_for(const Parameter& row) {
+  const std::int64_t bytes = padded(row.elements()) * size_of(accum_of(row.type));
+  for (int g = static_cast<int>(groups_.size()) - 1; g >= 0 && groups_[g].chunk == row.chunk; --g) {
+    const Group& group = groups_[g];
+    if (group.type == row.type && group.reduce_over == row.reduce_over &&
+        group.replicas == row.replicas && group.on_two_stages == row.on_two_stages) {
+      if (bytes <= bucket_ - group.elements * size_of(accum_of(group.type))) {
+        return g;
+      }
+      break;
     }
   }
-  return range;
+  Group group{row.type, row.reduce_over};
+  group.replicas = row.replicas;
+  group.on_two_stages = row.on_two_stages;
+  group.chunk = row.chunk;
+  group.first_row = rows_.size() - 1;
+  groups_.push_back(std::move(group));
+  return static_cast<int>(groups_.size()) - 1;
 }
 
 void ParameterTable::append(Parameter parameter, Bind bind) {
@@ -179,19 +195,10 @@ void ParameterTable::append(Parameter parameter, Bind bind) {
     row.begin = original->begin;
     return;
   }
-  for (row.group = 0; row.group < static_cast<int>(groups_.size()); ++row.group) {
-    const Group& group = groups_[row.group];
-    if (group.type == row.type && group.reduce_over == row.reduce_over &&
-        group.replicas == row.replicas && group.on_two_stages == row.on_two_stages) {
-      break;
-    }
-  }
-  if (row.group == static_cast<int>(groups_.size())) {
-    groups_.push_back({row.type, row.reduce_over, row.replicas, row.on_two_stages, 0, {}, {}});
-  }
+  row.group = group_for(row);
   Group& group = groups_[row.group];
   row.begin = group.elements;
-  group.elements += (row.elements() + padding - 1) / padding * padding;
+  group.elements += padded(row.elements());
 }
 
 void ParameterTable::lay_out(bool with_gradients) {
@@ -202,11 +209,27 @@ void ParameterTable::lay_out(bool with_gradients) {
                                              group.elements * size_of(accum_of(group.type)));
     }
   }
+  bind();
+}
+
+void ParameterTable::lay_out(const std::vector<std::int64_t>& gradient_begins, std::int64_t bytes) {
+  const Tensor<std::byte, 1> window("parameter gradients", bytes);
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    Group& group = groups_[g];
+    group.values = Tensor<std::byte, 1>("parameter values", group.elements * size_of(group.type));
+    const std::int64_t end = gradient_begins[g] + group.elements * size_of(accum_of(group.type));
+    group.gradients = Kokkos::subview(window, std::pair(gradient_begins[g], end));
+  }
+  bind();
+}
+
+void ParameterTable::bind() const {
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     const Parameter& row = rows_[i];
     const Group& group = groups_[row.group];
-    std::byte* const grad =
-        with_gradients ? group.gradients.data() + row.begin * size_of(accum_of(row.type)) : nullptr;
+    std::byte* const grad = group.gradients.data() == nullptr
+                                ? nullptr
+                                : group.gradients.data() + row.begin * size_of(accum_of(row.type));
     binds_[i](group.values.data() + row.begin * size_of(row.type), grad);
   }
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -101,33 +102,31 @@ struct Weight {
 
 class ParameterTable {
  public:
-  /// The flat buffers of all parameters of one data type that are reduced over the same ranks, in
-  /// table order, so that buckets and optimizer shards are plain ranges.
+  /// Flat buffers of parameters of one chunk and one data type that are reduced over the same
+  /// ranks, in table order, so that optimizer shards are plain ranges. What messages carry at a
+  /// time: a bucket.
   struct Group {
     DataType type;
     ReduceOver reduce_over;
     int replicas = 0;
     bool on_two_stages = false;
-    std::int64_t elements = 0;       // padding included; the padding is zero
-    Tensor<std::byte, 1> values;     // elements of `type`
-    Tensor<std::byte, 1> gradients;  // elements of accum_of(type)
+    int chunk = 0;
+    std::size_t first_row = 0;            // of the table, in this group; groups are in that order
+    std::int64_t elements = 0;            // padding included; the padding is zero
+    Tensor<std::byte, 1> values = {};     // elements of `type`
+    Tensor<std::byte, 1> gradients = {};  // elements of accum_of(type)
   };
 
-  /// Consecutive elements of a group.
-  struct Range {
-    std::int64_t begin = 0, end = 0;
-  };
-
-  ParameterTable() = default;
+  /// Rows that would make the gradients of a group take more than `bucket` bytes begin another one;
+  /// a larger tensor has a group of its own.
+  explicit ParameterTable(std::int64_t bucket = std::numeric_limits<std::int64_t>::max())
+      : bucket_(bucket) {}
   ParameterTable(const ParameterTable&) = delete;
   ParameterTable& operator=(const ParameterTable&) = delete;
 
-  /// What is added from here on belongs to that chunk of the pipeline, so that a chunk has one
-  /// range of each group. Chunks come in their order; a model that nobody divides is chunk 0.
+  /// What is added from here on belongs to that chunk of the pipeline, in groups of its own. Chunks
+  /// come in their order; a model that nobody divides is chunk 0.
   void begin_chunk(int chunk);
-
-  /// The elements of a chunk in one group, padding included.
-  Range range(std::size_t group, int chunk) const;
 
   /// `weight` is filled by lay_out.
   template <class T, int Rank>
@@ -144,6 +143,10 @@ class ParameterTable {
   /// Allocates the flat buffers and fills every weight. Values and gradients start as zero. Without
   /// gradients (decoding, evaluation) these have no memory.
   void lay_out(bool with_gradients = true);
+
+  /// The same with all gradients in one buffer, where groups share memory one after the other: the
+  /// byte that each begins with.
+  void lay_out(const std::vector<std::int64_t>& gradient_begins, std::int64_t bytes);
 
   void zero_gradients(const Exec& exec) const;
 
@@ -189,7 +192,10 @@ class ParameterTable {
   }
 
   void append(Parameter parameter, Bind bind);
+  void bind() const;
+  int group_for(const Parameter& row);
 
+  std::int64_t bucket_;  // bytes
   int chunk_ = 0;
   std::deque<Parameter> rows_;
   std::deque<Bind> binds_;

@@ -36,6 +36,21 @@ void check_config(const StreamConfig& config) {
   }
 }
 
+// Labels at `at` ... whose tokens are given, and not learnt, count for nothing. The label of the
+// token at `begin` is the one behind it; `readable` tokens are there.
+void ignore_given(const TokenSource& source, std::int64_t begin, std::int64_t readable,
+                  std::size_t at, TokenBatch& batch) {
+  std::vector<std::uint8_t> learnt(static_cast<std::size_t>(readable));
+  source.read_learnt(begin, readable, learnt.data());
+  for (std::size_t i = 1; i < learnt.size(); ++i) {
+    std::int32_t& label = batch.labels[at + i - 1];
+    if (learnt[i] == 0 && label != -1) {
+      label = -1;
+      --batch.label_count;
+    }
+  }
+}
+
 // Appends tokens begin ... begin + count - 1 of a source, whose label range ends at `end`.
 void append_window(const TokenSource& source, const StreamConfig& config, std::int64_t begin,
                    std::int64_t count, std::int64_t end, TokenBatch& batch) {
@@ -72,6 +87,9 @@ void append_window(const TokenSource& source, const StreamConfig& config, std::i
       --batch.label_count;
     }
     from = to;
+  }
+  if (source.has_given()) {
+    ignore_given(source, begin, readable, at, batch);
   }
   ++batch.sequences;
 }

@@ -28,6 +28,14 @@ class Json {
   static Json parse(std::string_view text, const std::string& where, const JsonLimits& limits = {});
   static Json read(const std::string& path, const JsonLimits& limits = {});
 
+  /// A value of one of the kinds: bool, std::int64_t, double, std::string, List, Object.
+  template <class T>
+  static Json of(T value) {
+    Json json;
+    json.value_ = std::move(value);
+    return json;
+  }
+
   bool is_null() const { return value_.index() == 0; }
   bool is_boolean() const { return std::holds_alternative<bool>(value_); }
   bool is_integer() const { return std::holds_alternative<std::int64_t>(value_); }

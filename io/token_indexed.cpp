@@ -5,8 +5,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <limits>
+#include <optional>
 #include <string_view>
 
 namespace qnext {
@@ -39,6 +42,13 @@ class IndexedSource : public TokenSource {
     read_header();
     check_sequences();
     check_documents();
+    if (const std::string mask = prefix + ".mask"; std::filesystem::exists(mask)) {
+      mask_.emplace(mask);
+      if (mask_->size() != tokens()) {
+        throw InputError(fmt::format("{}: has {} bytes, expected one for each of {} tokens", mask,
+                                     mask_->size(), tokens()));
+      }
+    }
   }
 
   const std::string& name() const override { return name_; }
@@ -47,6 +57,15 @@ class IndexedSource : public TokenSource {
   std::int64_t document_begin(std::int64_t d) const override {
     const std::int64_t first = document(d);
     return first == sequences_ ? tokens() : pointer(first) / type_.size;
+  }
+
+  bool has_given() const override { return mask_.has_value(); }
+  void read_learnt(std::int64_t begin, std::int64_t count, std::uint8_t* learnt) const override {
+    if (mask_) {
+      std::copy_n(mask_->data() + begin, count, learnt);
+    } else {
+      TokenSource::read_learnt(begin, count, learnt);
+    }
   }
 
   void read(std::int64_t begin, std::int64_t count, std::int32_t* ids) const override {
@@ -167,6 +186,7 @@ class IndexedSource : public TokenSource {
 
   std::string name_;
   MappedFile index_, ids_;
+  std::optional<MappedFile> mask_;
   IdType type_{};
   std::int64_t sequences_ = 0;  // n
   std::int64_t documents_ = 0;  // m, one more than there are documents

@@ -15,6 +15,10 @@ std::int64_t TokenSource::document_of(std::int64_t position) const {
   return low;
 }
 
+void TokenSource::read_learnt(std::int64_t, std::int64_t count, std::uint8_t* learnt) const {
+  std::fill_n(learnt, count, std::uint8_t{1});
+}
+
 // The worst window starts on the last token of a document: it touches that one and all that begin
 // within the next window - 1 tokens.
 int TokenSource::most_documents(std::int64_t window) const {
@@ -44,7 +48,8 @@ std::unique_ptr<TokenSource> open_token_source(const SourceConfig& config, int v
   if (prefix || path.ends_with(".bin") || path.ends_with(".idx")) {
     return open_indexed(path);
   }
-  return open_text(path, config.separator);
+  return config.tokenizer.empty() ? open_text(path, config.separator)
+                                  : open_tokenized(path, config.separator, config.tokenizer);
 }
 
 }  // namespace qnext

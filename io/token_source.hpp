@@ -12,8 +12,9 @@ struct SourceConfig {
   std::string path = {};  // text file | Megatron-LM's PREFIX.bin + PREFIX.idx | synthetic:NAME
   double weight = 1.0;    // share in a blend; any unit
   std::string separator =
-      {};              // text: a line that is just this ends a document; empty: one document
-  int document = 256;  // synthetic: tokens of a document
+      {};  // text: a line that is just this ends a document; empty: one document
+  std::string tokenizer = {};     // text: tokenizer.json or its folder; empty: bytes are tokens
+  int document = 256;             // synthetic: tokens of a document
   std::int64_t tokens = 1 << 24;  // synthetic: tokens of an epoch
 };
 
@@ -35,6 +36,12 @@ class TokenSource {
   /// for a negative id and for one that int32 does not hold.
   virtual void read(std::int64_t begin, std::int64_t count, std::int32_t* ids) const = 0;
 
+  /// Whether some tokens are given and not to be learnt: as labels they count for nothing.
+  virtual bool has_given() const { return false; }
+
+  /// Of a source that has given tokens: 1 for each that is learnt, else 0.
+  virtual void read_learnt(std::int64_t begin, std::int64_t count, std::uint8_t* learnt) const;
+
   /// The document that owns the token at `position`.
   std::int64_t document_of(std::int64_t position) const;
 
@@ -45,8 +52,13 @@ class TokenSource {
 /// Bytes are tokens. Without a separator the file is one document.
 std::unique_ptr<TokenSource> open_text(const std::string& path, const std::string& separator);
 
+/// Text or JSONL, packed or not, as `qnext tokenize` encodes it, held in memory.
+std::unique_ptr<TokenSource> open_tokenized(const std::string& path, const std::string& separator,
+                                            const std::string& tokenizer);
+
 /// Megatron-LM's indexed token files, version 1; `path` with or without .bin or .idx. The index is
-/// checked against both files before anything is believed.
+/// checked against both files before anything is believed. PREFIX.mask, where it is, says which
+/// tokens are learnt.
 std::unique_ptr<TokenSource> open_indexed(const std::string& path);
 
 /// Documents of equal length that are computed, not stored; equal seeds give equal tokens.
@@ -56,7 +68,7 @@ std::unique_ptr<TokenSource> open_indexed(const std::string& path);
 std::unique_ptr<TokenSource> make_synthetic(const SourceConfig& config, int vocabulary,
                                             std::uint64_t seed);
 
-/// Any of the three, by the path.
+/// Any of these, by the path.
 std::unique_ptr<TokenSource> open_token_source(const SourceConfig& config, int vocabulary,
                                                std::uint64_t seed);
 

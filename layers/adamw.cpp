@@ -88,22 +88,10 @@ void convert(const bf16* from, float* to, std::int64_t count) {
   fence(Exec{}, "adamw: masters and parameters agree before anybody reads them");
 }
 
-// The parameters of a group as plain numbers of its type.
-template <class Visit>
-void visit_values(const ParameterTable::Group& group, const Visit& visit) {
-  switch (group.type) {
-    case DataType::bf16:
-      return visit(Tensor<bf16, 1>(at<bf16>(group.values, 0), group.elements));
-    case DataType::float32:
-      return visit(Tensor<float, 1>(at<float>(group.values, 0), group.elements));
-    case DataType::float64:
-      return visit(Tensor<double, 1>(at<double>(group.values, 0), group.elements));
-  }
-}
-
 }  // namespace
 
-AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid)
+AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid,
+             bool keeps_gradients)
     : config_(config), table_(table), grid_(grid), shards_(make_shards(table, grid)) {
   for (std::size_t g = 0; g < shards_.size(); ++g) {
     const auto& group = table.groups()[g];
@@ -112,7 +100,9 @@ AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const Proce
     const bool has_master = group.type == DataType::bf16;
     buffers_.push_back({type, Tensor<std::byte, 1>("first moment", bytes),
                         Tensor<std::byte, 1>("second moment", bytes), has_master,
-                        Tensor<std::byte, 1>("master weights", has_master ? bytes : 0)});
+                        Tensor<std::byte, 1>("master weights", has_master ? bytes : 0),
+                        keeps_gradients ? Tensor<std::byte, 1>("part of the gradients", bytes)
+                                        : Tensor<std::byte, 1>()});
     sums_.emplace_back("gradient block sums", shards_[g].block_borders.back());
   }
   std::vector<std::int64_t> blocks(shards_.size(), 0);
@@ -146,6 +136,15 @@ void AdamW::order_rows() {
                    [&](std::size_t a, std::size_t b) { return chunks[a] < chunks[b]; });
 }
 
+Tensor<std::byte, 1> AdamW::gradient_part(std::size_t g) const {
+  if (buffers_[g].gradient.data() != nullptr) {
+    return buffers_[g].gradient;
+  }
+  const int size = size_of(buffers_[g].type);
+  return Tensor<std::byte, 1>(table_.groups()[g].gradients.data() + shards_[g].begin() * size,
+                              shards_[g].elements() * size);
+}
+
 void AdamW::copy_masters_from_parameters() const {
   for (std::size_t g = 0; g < buffers_.size(); ++g) {
     const auto& group = table_.groups()[g];
@@ -163,14 +162,13 @@ void AdamW::square_sums(const Exec& exec, const Parameter& row, std::int64_t fir
   if (range.elements() == 0) {
     return;
   }
-  const auto& gradients = table_.groups()[row.group].gradients;
+  const auto* const gradients =
+      at<const Real>(gradient_part(row.group), range.begin - shards.begin());
   const auto blocks = static_cast<int>((range.elements() + Shards::block - 1) / Shards::block);
   double* const sums =
       sums_[row.group].data() + first_block + (range.begin - row.begin) / Shards::block;
-  Kokkos::parallel_for(
-      "adamw::square_sums", row_policy(exec, blocks),
-      SquareSums<Real>{
-          Tensor<const Real, 1>(at<const Real>(gradients, range.begin), range.elements()), sums});
+  Kokkos::parallel_for("adamw::square_sums", row_policy(exec, blocks),
+                       SquareSums<Real>{Tensor<const Real, 1>(gradients, range.elements()), sums});
 }
 
 AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
@@ -184,8 +182,15 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   }
   fence(exec, "adamw: the host reads the sums of squares");
   std::vector<HostTensor<double, 1>> host;
+  std::vector<Transfer> gathered;  // all at once: a group is a few numbers
   for (std::size_t g = 0; g < sums_.size(); ++g) {
-    shards_[g].over.all_gather_parts(sums_[g], shards_[g].block_borders);
+    const Tensor<std::byte, 1> bytes(reinterpret_cast<std::byte*>(sums_[g].data()),
+                                     sums_[g].size() * sizeof(double));
+    gathered.push_back(
+        shards_[g].over.start_gather(bytes, sizeof(double), shards_[g].block_borders));
+  }
+  for (std::size_t g = 0; g < sums_.size(); ++g) {
+    gathered[g].wait();
     host.push_back(Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sums_[g]));
   }
   std::vector<double> mine;
@@ -244,7 +249,7 @@ void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step
   }
   kernel.first = at<Real>(buffers.first_moment, local);
   kernel.second = at<Real>(buffers.second_moment, local);
-  kernel.gradient = at<const Real>(group.gradients, range.begin);
+  kernel.gradient = at<const Real>(gradient_part(row.group), local);
   kernel.count = range.elements();
   kernel.scale = static_cast<Real>(scale);
   kernel.beta1 = static_cast<Real>(config_.beta1);
@@ -258,12 +263,12 @@ void AdamW::update_row(const Exec& exec, const Parameter& row, std::int64_t step
   Kokkos::parallel_for("adamw::update", row_policy(exec, blocks), kernel);
 }
 
-void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
-                   double gradient_norm) const {
+void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate, double gradient_norm,
+                   std::size_t group) const {
   const double scale =
       config_.clip > 0.0 ? std::min(1.0, config_.clip / (gradient_norm + 1e-6)) : 1.0;
   for (const Parameter& row : table_.rows()) {
-    if (!row.alias_of.empty()) {
+    if (!row.alias_of.empty() || row.group != static_cast<int>(group)) {
       continue;
     }
     switch (row.type) {
@@ -278,10 +283,12 @@ void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
         break;
     }
   }
-  for (std::size_t g = 0; g < shards_.size(); ++g) {
-    visit_values(table_.groups()[g], [&](const auto& values) {
-      shards_[g].over.all_gather_parts(values, shards_[g].borders);
-    });
+}
+
+void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate,
+                   double gradient_norm) const {
+  for (std::size_t group = 0; group < shards_.size(); ++group) {
+    update(exec, step, learning_rate, gradient_norm, group);
   }
 }
 

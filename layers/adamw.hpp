@@ -39,6 +39,7 @@ class AdamW {
     Tensor<std::byte, 1> second_moment;  // v
     bool has_master;                     // where the group is bf16
     Tensor<std::byte, 1> master;         // else empty
+    Tensor<std::byte, 1> gradient;       // empty where the table keeps all gradients
   };
 
   /// What the gradients of one step look like, of all stages of a pipeline. Norms are those of one
@@ -49,13 +50,18 @@ class AdamW {
     std::string first_bad, last_bad;  // names of the tensors that are not finite, or empty
   };
 
-  AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid = {});
+  /// `keeps_gradients`: the table's gradients are gone when an update wants them (ZeRO-2).
+  AdamW(const AdamWConfig& config, const ParameterTable& table, const ProcessGrid& grid = {},
+        bool keeps_gradients = false);
 
   const AdamWConfig& config() const { return config_; }
   const std::vector<Buffers>& buffers() const { return buffers_; }
 
-  /// Which parts of the groups the ranks own. Gradients are wanted in the own part alone.
+  /// Which parts of the groups the ranks own.
   const std::vector<Shards>& shards() const { return shards_; }
+
+  /// The gradients that an update of a group takes: of the own part, in Accum.
+  Tensor<std::byte, 1> gradient_part(std::size_t group) const;
 
   /// Masters take the values of the parameters: after initialisation or an import.
   void copy_masters_from_parameters() const;
@@ -64,10 +70,14 @@ class AdamW {
   /// all ranks.
   GradientNorms gradient_norms(const Exec& exec) const;
 
-  /// One update with `step` = 1, 2, ... Gradients are scaled by min(1, clip / (norm + 1e-6)). Then
-  /// every rank has all parameters.
+  /// One update with `step` = 1, 2, ... Gradients are scaled by min(1, clip / (norm + 1e-6)). Each
+  /// rank has its own part of the new parameters then, and the others are theirs to send.
   void update(const Exec& exec, std::int64_t step, double learning_rate,
               double gradient_norm) const;
+
+  /// The same of one group of the table.
+  void update(const Exec& exec, std::int64_t step, double learning_rate, double gradient_norm,
+              std::size_t group) const;
 
  private:
   AdamWConfig config_;

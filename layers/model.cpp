@@ -61,6 +61,8 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
   using Copies = typename Embedding<Storage>::Copies;
   for (const Chunk& chunk : chunks_) {
     table.begin_chunk(chunk.place);
+    Rows& rows = rows_.emplace_back();
+    rows.push_back(table.rows().size());
     if (chunk.first() || (chunk.last() && wanted_behind)) {
       const Copies copies = chunk.chunks == 1 || !wanted_behind ? Copies::one
                             : chunk.first()                     ? Copies::first_of_two
@@ -69,9 +71,11 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
           table, embedding, config.vocabulary, config.width, config.init_deviation, grid, copies);
     }
     for (int i = chunk.begin; i < chunk.end; ++i) {
+      rows.push_back(table.rows().size());
       layers_[i] = std::make_unique<Layer>(config.layer, config.mixers[i], config.mlps[i], grid,
                                            table, layer_name(i));
     }
+    rows.push_back(table.rows().size());
     if (chunk.last()) {
       norm_ = std::make_unique<RmsNorm<Storage>>(table, "model.norm.weight", config.width,
                                                  config.norm_epsilon, grid);
@@ -83,7 +87,40 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
                                                                grid, table);
       }
     }
+    rows.push_back(table.rows().size());
   }
+}
+
+template <class Storage>
+const typename Model<Storage>::Rows& Model<Storage>::rows_of(const Chunk& chunk) const {
+  const auto same = [&](const Chunk& each) { return each.place == chunk.place; };
+  return rows_[std::find_if(chunks_.begin(), chunks_.end(), same) - chunks_.begin()];
+}
+
+template <class Storage>
+std::vector<std::vector<std::vector<std::size_t>>> Model<Storage>::backward_pieces() const {
+  std::vector<std::vector<std::vector<std::size_t>>> chunks;
+  for (const Chunk& chunk : chunks_) {
+    const Rows& rows = rows_of(chunk);
+    auto& pieces = chunks.emplace_back();
+    const auto add = [&](std::size_t begin, std::size_t end) {
+      for (std::size_t row = begin; row < end; ++row) {
+        pieces.back().push_back(row);
+      }
+    };
+    if (chunk.last()) {
+      pieces.emplace_back();
+      add(rows[chunk.layers() + 1], rows.back());
+      add(rows[0], mtp_ ? rows[1] : rows[0]);  // which embeds the next token
+    }
+    for (int j = chunk.layers() - 1; j >= 0; --j) {
+      pieces.emplace_back();
+      add(rows[j + 1], rows[j + 2]);
+    }
+    pieces.emplace_back();
+    add(rows[0], rows[1]);
+  }
+  return chunks;
 }
 
 template <class Storage>
@@ -270,20 +307,29 @@ void Model<Storage>::clear(const Exec& exec, const State& state) const {
 
 template <class Storage>
 void Model<Storage>::forward(const Exec& exec, const Microbatch& batch, const Dropout& of_batch,
-                             Saved& saved, const Work& work, const State* initial,
-                             State* final) const {
+                             Saved& saved, const Work& work, const State* initial, State* final,
+                             const AtRow& reads_to) const {
   const Dropout dropout = on_rows(of_batch, batch);
   const Chunk& chunk = saved.chunk;
+  const Rows& rows = rows_of(chunk);
+  const auto read = [&](std::size_t row) {
+    if (reads_to) {
+      reads_to(row);
+    }
+  };
   if (chunk.first()) {
+    read(rows[1]);
     embedding_->forward(exec, batch.tokens, saved.hidden.front(), work.embedding);
   }
   for (int i = chunk.begin; i < chunk.end; ++i) {
     const int j = i - chunk.begin;
+    read(rows[j + 2]);
     layers_[i]->forward(exec, batch.documents, saved.hidden[j],
                         initial ? &initial->layers[i] : nullptr, saved.hidden[j + 1],
                         final ? &final->layers[i] : nullptr, dropout.at(i), saved.layers[j],
                         work.layers[i]);
   }
+  read(rows.back());
   if (chunk.last()) {
     norm_->template forward<Real>(exec, saved.hidden.back(), saved.normed, saved.scale);
     if (mtp_ && batch.labels.data() != nullptr) {
@@ -343,19 +389,28 @@ void Model<Storage>::layer_backward(const Exec& exec, const Documents& documents
 template <class Storage>
 void Model<Storage>::backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
                               const Dropout& of_batch, Saved& saved, const Work& work,
-                              const LossSums& sums) const {
+                              const LossSums& sums, const AtRow& adds_before) const {
   const Dropout dropout = on_rows(of_batch, batch);
   const Chunk& chunk = saved.chunk;
+  const Rows& rows = rows_of(chunk);
+  const auto done = [&](std::size_t row) {
+    if (adds_before) {
+      adds_before(row);
+    }
+  };
   balance_.forward(exec, saved.balance, true, sums.balance, sums.router_z);
   if (chunk.last()) {
     head_backward(exec, batch, scale, dropout, saved, work, sums);
+    done(rows[chunk.layers() + 1]);
   }
   for (int i = chunk.end - 1; i >= chunk.begin; --i) {
     layer_backward(exec, batch.documents, scale, dropout, i, saved, work);
+    done(rows[i - chunk.begin + 1]);
   }
   if (chunk.first()) {
     embedding_->backward(exec, batch.tokens, work.gradient, work.embedding);
   }
+  done(rows.front());
 }
 
 template <class Storage>

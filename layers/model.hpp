@@ -15,6 +15,7 @@
 #include "layers/rms_norm.hpp"
 #include "parallel/process_grid.hpp"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -72,6 +73,9 @@ struct LossSums {
   static LossSums make();
   void clear(const Exec& exec) const;
 };
+
+/// Called between layers with the number of a row of the parameter table.
+using AtRow = std::function<void(std::size_t row)>;
 
 /// Qwen3-Next: embedding, decoder layers, final norm, head, and a module for multi-token
 /// prediction.
@@ -137,6 +141,10 @@ class Model {
   const ModelConfig& config() const { return config_; }
   const std::vector<Chunk>& chunks() const { return chunks_; }
 
+  /// The rows of the table that a backward pass adds to, piece after piece, of each chunk: between
+  /// the calls of `adds_before`.
+  std::vector<std::vector<std::vector<std::size_t>>> backward_pieces() const;
+
   /// Arithmetic on the arena alone: on a measuring arena, the plan of the memory. `chunk` counts
   /// those of this model.
   Saved reserve_saved(Arena& arena, const MicrobatchShape& shape, int chunk = 0) const;
@@ -154,8 +162,10 @@ class Model {
   /// the documents go on where `initial` ends (prefill in chunks). A chunk that is not the first
   /// one takes saved.hidden.front(), and where the balance loss couples layers saved.balance.
   /// constant, from the chunk in front of it, and leaves saved.hidden.back() to the next one.
+  /// `reads_to` is called before weights are read, of rows in front of the one that it is told.
   void forward(const Exec& exec, const Microbatch& batch, const Dropout& dropout, Saved& saved,
-               const Work& work, const State* initial = nullptr, State* final = nullptr) const;
+               const Work& work, const State* initial = nullptr, State* final = nullptr,
+               const AtRow& reads_to = {}) const;
 
   /// Adds the losses of a forward pass to `sums`, nothing else. Of the last chunk.
   void evaluate(const Exec& exec, const Microbatch& batch, Saved& saved, const Work& work,
@@ -164,9 +174,11 @@ class Model {
   /// Adds the losses to `sums` and the gradients, times `scale`, to the table. In work.gradient
   /// comes the gradient of the chunk's output, if it is not the last one, and leaves that of its
   /// input; where the balance loss couples layers, saved.balance.constant comes from the last one.
-  /// Losses of balance are added the last layer first.
+  /// Losses of balance are added the last layer first. `adds_before` is called when no gradient of
+  /// this chunk will be added to any more but those of rows in front of the one that it is told.
   void backward(const Exec& exec, const Microbatch& batch, const LossScale& scale,
-                const Dropout& dropout, Saved& saved, const Work& work, const LossSums& sums) const;
+                const Dropout& dropout, Saved& saved, const Work& work, const LossSums& sums,
+                const AtRow& adds_before = {}) const;
 
   /// Decodes: the next tokens of each document, few of them, go through a chunk of the trunk behind
   /// `state`, which they advance; behind the last chunk saved.normed holds the input of the head.
@@ -213,9 +225,15 @@ class Model {
   }
   Dropout on_rows(const Dropout& dropout, const Microbatch& batch) const;
 
+  /// Those of a chunk: the first one, that of each of its layers, the one behind its layers, and
+  /// the one behind the chunk.
+  using Rows = std::vector<std::size_t>;
+  const Rows& rows_of(const Chunk& chunk) const;
+
   ModelConfig config_;
   ProcessGrid grid_;
   std::vector<Chunk> chunks_;
+  std::vector<Rows> rows_;                         // (chunks)
   std::unique_ptr<Embedding<Storage>> embedding_;  // null where this rank has no such part
   std::vector<std::unique_ptr<Layer>> layers_;     // of the whole model
   std::unique_ptr<RmsNorm<Storage>> norm_;

@@ -14,11 +14,14 @@ struct Message {
   std::int64_t bytes;
 };
 
-/// Messages under way: their memory is theirs until wait returns.
+/// Messages under way: their memory is theirs until wait returns, or arrived is true.
 class Underway {
  public:
   virtual ~Underway() = default;
   virtual void wait() = 0;
+
+  /// Moves them on without waiting; whether nothing is left to wait for.
+  virtual bool arrived() = 0;
 };
 
 /// What a communicator is made of: bytes between the ranks of one group. There is one for MPI and

@@ -37,6 +37,12 @@ class Requests : public Underway {
     QNEXT_MPI(
         MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
   }
+  bool arrived() override {
+    int all = 0;
+    QNEXT_MPI(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &all,
+                          MPI_STATUSES_IGNORE));
+    return all != 0;
+  }
 
  private:
   std::vector<MPI_Request> requests_;

@@ -25,8 +25,11 @@ class Stage {
   Pinned host_;
 };
 
-void wait_for_kernels(const Buffer& buffer) {
-  if (!buffer.on_host) {
+// In front of the call whose time is counted: kernels are no message.
+void wait_for_kernels(const std::vector<Parcel>& sends, const std::vector<Parcel>& receives) {
+  const auto on_device = [](const Parcel& parcel) { return !parcel.buffer.on_host; };
+  if (std::any_of(sends.begin(), sends.end(), on_device) ||
+      std::any_of(receives.begin(), receives.end(), on_device)) {
     fence(Exec{}, "communicator: another rank is sent what kernels write");
   }
 }
@@ -47,6 +50,7 @@ struct Transfer::State {
     for (const Stage& stage : received) {
       stage.empty();
     }
+    received.clear();
   }
 };
 
@@ -63,10 +67,28 @@ Transfer::~Transfer() = default;
 
 void Transfer::wait() {
   if (state_) {
-    const Traffic::Call call(*state_->traffic, state_->name, "wait", 0);
-    state_->wait();
+    {
+      const Traffic::Inside call(*state_->traffic, state_->name, "wait");
+      state_->wait();
+    }
+    state_->traffic->arrives(state_->name);
     state_.reset();
   }
+}
+
+bool Transfer::progress() {
+  if (!state_) {
+    return true;
+  }
+  bool arrived = false;
+  {
+    const Traffic::Inside call(*state_->traffic, state_->name, "progress");
+    arrived = !state_->underway || state_->underway->arrived();
+  }
+  if (arrived) {
+    wait();
+  }
+  return arrived;
 }
 
 Communicator::Communicator(std::shared_ptr<const Channel> channel)
@@ -98,9 +120,9 @@ void Communicator::barrier() const {
 }
 
 void Communicator::broadcast_bytes(const Buffer& buffer, int root) const {
+  wait_for_kernels({{root, buffer}}, {});
   const Traffic::Call call(*traffic_, name_, "broadcast",
                            rank() == root && ranks() > 1 ? buffer.bytes : 0);
-  wait_for_kernels(buffer);
   if (!needs_stage(buffer)) {
     channel_->broadcast(buffer.data, buffer.bytes, root);
     return;
@@ -156,7 +178,6 @@ std::unique_ptr<Transfer::State> Communicator::start_messages(
   state->name = name_;
   const auto message_of = [&](const Parcel& parcel, std::vector<Stage>& stages) {
     const Buffer& buffer = parcel.buffer;
-    wait_for_kernels(buffer);
     if (!needs_stage(buffer)) {
       return Message{parcel.rank, buffer.data, buffer.bytes};
     }
@@ -179,13 +200,17 @@ std::unique_ptr<Transfer::State> Communicator::start_messages(
 
 void Communicator::exchange(const std::vector<Parcel>& sends,
                             const std::vector<Parcel>& receives) const {
+  wait_for_kernels(sends, receives);
   const Traffic::Call call(*traffic_, name_, "exchange", bytes_to_others(sends));
   start_messages(sends, receives)->wait();
 }
 
 Transfer Communicator::start(const std::vector<Parcel>& sends,
                              const std::vector<Parcel>& receives) const {
-  const Traffic::Call call(*traffic_, name_, "send", bytes_to_others(sends));
+  wait_for_kernels(sends, receives);
+  traffic_->count(name_, "send", bytes_to_others(sends));
+  traffic_->departs(name_);
+  const Traffic::Inside call(*traffic_, name_, "send");
   return Transfer(start_messages(sends, receives));
 }
 
@@ -204,22 +229,34 @@ std::vector<Parcel> Communicator::parcels(const Buffer& buffer, std::int64_t siz
 
 // Everybody sends its part to everybody: each part crosses the network as often as in a ring, and
 // all of them at once.
-void Communicator::all_gather_parts(const Buffer& whole, std::int64_t size,
-                                    const std::vector<std::int64_t>& borders) const {
+Communicator::Gather Communicator::gather_of(const Buffer& whole, std::int64_t size,
+                                             const std::vector<std::int64_t>& borders) const {
   require(static_cast<int>(borders.size()) == ranks() + 1,
           "all_gather_parts: a part for each rank");
   const auto part = [&](int r) {
     return Buffer{whole.data + borders[r] * size, (borders[r + 1] - borders[r]) * size,
                   whole.on_host};
   };
-  std::vector<Parcel> sends, receives;
+  Gather gather;
   for (int step = 1; step < ranks(); ++step) {
     const int to = (rank() + step) % ranks();
     const int from = (rank() + ranks() - step) % ranks();
-    sends.push_back({to, part(rank())});
-    receives.push_back({from, part(from)});
+    gather.sends.push_back({to, part(rank())});
+    gather.receives.push_back({from, part(from)});
   }
-  exchange(sends, receives);
+  return gather;
+}
+
+void Communicator::all_gather_parts(const Buffer& whole, std::int64_t size,
+                                    const std::vector<std::int64_t>& borders) const {
+  const Gather gather = gather_of(whole, size, borders);
+  exchange(gather.sends, gather.receives);
+}
+
+Transfer Communicator::start_gather(const Tensor<std::byte, 1>& whole, std::int64_t size,
+                                    const std::vector<std::int64_t>& borders) const {
+  const Gather gather = gather_of(buffer_of(whole), size, borders);
+  return start(gather.sends, gather.receives);
 }
 
 }  // namespace qnext

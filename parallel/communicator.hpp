@@ -52,6 +52,10 @@ class Transfer {
 
   void wait();
 
+  /// Moves the messages on: MPI, which has no thread of its own, does it in calls alone. Whether
+  /// all have arrived, and wait has nothing to do.
+  bool progress();
+
  private:
   std::unique_ptr<State> state_;  // null: nothing is under way
 };
@@ -108,6 +112,10 @@ class Communicator {
     all_gather_parts(buffer_of(whole), sizeof(typename View::value_type), borders);
   }
 
+  /// The same without waiting, for elements of so many bytes. The own part may be read meanwhile.
+  [[nodiscard]] Transfer start_gather(const Tensor<std::byte, 1>& whole, std::int64_t size,
+                                      const std::vector<std::int64_t>& borders) const;
+
   /// Each number becomes the sum, or the largest, of all ranks.
   void sum(std::vector<std::int64_t>& values) const;
   void maximum(std::vector<std::int64_t>& values) const;
@@ -153,6 +161,11 @@ class Communicator {
                                                   const std::vector<Parcel>& receives) const;
   std::int64_t bytes_to_others(const std::vector<Parcel>& sends) const;
   void broadcast_bytes(const Buffer& buffer, int root) const;
+  struct Gather {
+    std::vector<Parcel> sends, receives;
+  };
+  Gather gather_of(const Buffer& whole, std::int64_t size,
+                   const std::vector<std::int64_t>& borders) const;
   void all_gather_parts(const Buffer& whole, std::int64_t size,
                         const std::vector<std::int64_t>& borders) const;
   static std::vector<Parcel> parcels(const Buffer& buffer, std::int64_t size,

@@ -4,6 +4,7 @@
 #include "parallel/ordered_sum.hpp"
 
 #include <algorithm>
+#include <map>
 
 namespace qnext {
 namespace {
@@ -12,12 +13,8 @@ namespace {
 constexpr std::int64_t largest_room = std::int64_t{32} << 20;
 
 template <class Real>
-void sum_over(const Exec& exec, const Communicator& over, const ParameterTable::Group& group,
-              std::int64_t begin, std::int64_t end, const Tensor<std::byte, 1>& received) {
-  Real* const gradients = reinterpret_cast<Real*>(group.gradients.data());
-  ordered_sum<Real>(
-      exec, over, Tensor<Real, 1>(gradients + begin, end - begin),
-      Tensor<Real, 1>(reinterpret_cast<Real*>(received.data()), received.size() / sizeof(Real)));
+Tensor<Real, 1> numbers(const Tensor<std::byte, 1>& bytes) {
+  return Tensor<Real, 1>(reinterpret_cast<Real*>(bytes.data()), bytes.size() / sizeof(Real));
 }
 
 }  // namespace
@@ -29,11 +26,15 @@ ReplicaSum::ReplicaSum(const ProcessGrid& grid, const ParameterTable& table)
   const bool at_an_end =
       grid.place.pipeline == 0 || grid.place.pipeline == grid.degrees.pipeline - 1;
   const Communicator ends = grid.pipeline.split(at_an_end ? 0 : 1);
+  std::map<int, Communicator> neighbours;  // by how many they are: libraries have few communicators
   for (const auto& group : table.groups()) {
-    over_.push_back(
-        group.on_two_stages
-            ? ends.named("replicas")
-            : grid.tensor.split(grid.place.tensor / replicas(grid, group)).named("replicas"));
+    const int count = replicas(grid, group);
+    if (!group.on_two_stages && count > 1 && !neighbours.contains(count)) {
+      neighbours.emplace(count, grid.tensor.split(grid.place.tensor / count).named("replicas"));
+    }
+    over_.push_back(group.on_two_stages ? ends.named("replicas")
+                    : count > 1         ? neighbours.at(count)
+                                        : Communicator());
   }
 }
 
@@ -58,15 +59,14 @@ std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const Paramete
 
 void ReplicaSum::sum(const Exec& exec) const {
   for (std::size_t g = 0; g < over_.size(); ++g) {
-    sum(exec, g, 0, table_.groups()[g].elements);
+    sum(exec, g, table_.groups()[g].gradients);
   }
 }
 
-void ReplicaSum::sum(const Exec& exec, std::size_t g, std::int64_t begin, std::int64_t end) const {
-  const auto& group = table_.groups()[g];
-  accum_of(group.type) == DataType::float64
-      ? sum_over<double>(exec, over_[g], group, begin, end, received_)
-      : sum_over<float>(exec, over_[g], group, begin, end, received_);
+void ReplicaSum::sum(const Exec& exec, std::size_t g, const Tensor<std::byte, 1>& part) const {
+  accum_of(table_.groups()[g].type) == DataType::float64
+      ? ordered_sum<double>(exec, over_[g], numbers<double>(part), numbers<double>(received_))
+      : ordered_sum<float>(exec, over_[g], numbers<float>(part), numbers<float>(received_));
 }
 
 }  // namespace qnext

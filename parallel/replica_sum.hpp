@@ -27,8 +27,8 @@ class ReplicaSum {
   /// The gradients of all groups.
   void sum(const Exec& exec) const;
 
-  /// Elements begin ... end - 1 of the gradients of one group: the part of a data rank.
-  void sum(const Exec& exec, std::size_t group, std::int64_t begin, std::int64_t end) const;
+  /// Some of the gradients of one group: the part of a data rank.
+  void sum(const Exec& exec, std::size_t group, const Tensor<std::byte, 1>& part) const;
 
  private:
   const ParameterTable& table_;

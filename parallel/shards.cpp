@@ -52,6 +52,17 @@ std::vector<Shards> make_shards(const ParameterTable& table, const ProcessGrid& 
   return all;
 }
 
+std::vector<Shards> named_apart(std::vector<Shards> shards, const ParameterTable& table,
+                                const ProcessGrid& grid, const std::string& name) {
+  const Communicator dense = grid.copies.split(0).named(name);
+  const Communicator experts = grid.beside_experts.split(0).named(name + " of experts");
+  for (std::size_t g = 0; g < shards.size(); ++g) {
+    const bool of_experts = table.groups()[g].reduce_over == ReduceOver::data_beside_experts;
+    shards[g].over = of_experts ? experts : dense;
+  }
+  return shards;
+}
+
 std::int64_t largest_part(const ParameterTable& table, int group, int parts) {
   const auto borders = part_borders(table, group, parts).elements;
   std::int64_t largest = 0;

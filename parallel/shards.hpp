@@ -5,6 +5,7 @@
 #include "parallel/process_grid.hpp"
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace qnext {
@@ -29,6 +30,12 @@ std::int64_t blocks_of(const Parameter& row);
 
 /// One for each group of the table: padding belongs to the tensor before it.
 std::vector<Shards> make_shards(const ParameterTable& table, const ProcessGrid& grid);
+
+/// The same parts, with groups of ranks of their own: messages that are under way meet no others
+/// there. `name` is what their traffic is counted by, with " of experts" for those. Made by all
+/// ranks of the grid together.
+std::vector<Shards> named_apart(std::vector<Shards> shards, const ParameterTable& table,
+                                const ProcessGrid& grid, const std::string& name);
 
 /// Where each of that many parts of a group begins, and the end: elements, and blocks.
 struct PartBorders {

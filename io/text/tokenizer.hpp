@@ -45,6 +45,8 @@ class Tokenizer {
   friend class Encoder;
   struct Tables;
 
+  Tokenizer() = default;
+
   std::shared_ptr<const Tables> tables_;
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/json.hpp"
+#include "io/text/chat.hpp"
 #include "io/text/text_decoder.hpp"
 #include "io/text/tokenizer.hpp"
 
@@ -72,6 +73,28 @@ TEST(GoldenTokenizer, DecodesAnyIds) {
     EXPECT_EQ(streamed(tokenizer, ids), text_of(c, "decoded"));
     EXPECT_EQ(tokenizer.decode(ids, Tokenizer::Special::leave_out),
               text_of(c, "decoded_without_special"));
+  }
+}
+
+TEST(GoldenTokenizer, RendersChats) {
+  const Tokenizer tokenizer = Tokenizer::read(folder);
+  const ChatStyle style = chat_style_of(folder);
+  EXPECT_EQ(style, ChatStyle::instruct);
+  const std::vector<Json> cases = lines("chat_cases.jsonl");
+  ASSERT_EQ(cases.size(), 20u);
+  for (const Json& c : cases) {
+    const auto messages = chat_messages(*c.find("messages"), "messages");
+    const bool prompt = c.find("add_generation_prompt")->boolean("add_generation_prompt");
+    const std::string text = render_chat(messages, style, prompt);
+    EXPECT_EQ(text, text_of(c, "text"));
+    EXPECT_EQ(tokenizer.encode(text), ids_of(c));
+    if (!prompt) {
+      Encoder encoder(tokenizer);
+      std::vector<int> ids;
+      std::vector<std::uint8_t> mask;
+      encode_chat(chat_turns(messages, style), tokenizer, encoder, ids, mask);
+      EXPECT_EQ(ids, ids_of(c));
+    }
   }
 }
 

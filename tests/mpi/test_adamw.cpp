@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/adamw.hpp"
+#include "parallel/weight_gather.hpp"
 #include "tests/mpi/world.hpp"
 #include "tests/support.hpp"
 
@@ -24,14 +25,18 @@ struct Fixture {
   Weight<Storage, 1> matrix;
   Weight<float, 1> norm;
   std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<WeightGather> weights;
 
-  explicit Fixture(const ProcessGrid& grid) {
+  /// With groups of at most `bucket` bytes.
+  explicit Fixture(const ProcessGrid& grid, std::int64_t bucket = 1 << 20) : table(bucket) {
     table.add({.name = "matrix", .shard = Shard::whole({n}), .init = Init::normal(1.0)}, matrix);
     table.add({.name = "norm", .shard = Shard::whole({3}), .decay = Decay::no}, norm);
     table.lay_out();
     initialise(table, 1);
     optimizer = std::make_unique<AdamW>(AdamWConfig{}, table, grid);
     optimizer->copy_masters_from_parameters();
+    weights = std::make_unique<WeightGather>(
+        table, named_apart(optimizer->shards(), table, grid, "weights"));
   }
 
   AdamW::GradientNorms step(int number) {
@@ -39,16 +44,23 @@ struct Fixture {
                       test::to_device<Real>(test::uniform(n, -1.0, 1.0, number), n));
     Kokkos::deep_copy(table.gradients<float>(table.rows()[1]), 0.1f * number);
     const auto norms = optimizer->gradient_norms(Exec{});
-    optimizer->update(Exec{}, number, 1e-2, norms.global);
+    for (std::size_t group = 0; group < table.groups().size(); ++group) {
+      optimizer->update(Exec{}, number, 1e-2, norms.global, group);
+      weights->start(group);
+    }
+    for (std::size_t row = 0; row <= table.rows().size(); ++row) {
+      weights->wait_for_rows(row);
+    }
     return norms;
   }
 };
 
-// Ranks that share the work have the bits of a rank that does all of it, and hold their part only.
+// Ranks that share the work have the bits of a rank that does all of it, whatever the buckets, and
+// hold their part only.
 template <class Storage>
 void expect_same_bits() {
   const ProcessGrid grid(Degrees{.data = world().ranks()}, world());
-  Fixture<Storage> alone{ProcessGrid{}}, shared{grid};
+  Fixture<Storage> alone{ProcessGrid{}}, shared{grid, 1};
   for (int number = 1; number <= 3; ++number) {
     const auto wanted = alone.step(number), found = shared.step(number);
     EXPECT_EQ(found.global, wanted.global);
@@ -63,6 +75,7 @@ void expect_same_bits() {
                 test::to_host(alone.table.template values<float>(alone.table.rows()[1])));
     }
   }
+  EXPECT_EQ(shared.table.groups().size(), 2u);
   std::vector<std::int64_t> bytes{0};
   for (const auto& buffers : shared.optimizer->buffers()) {
     bytes.front() += static_cast<std::int64_t>(buffers.second_moment.extent(0));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/pipeline_cut.hpp"
 #include "tests/mpi/rank_case.hpp"
+#include "tests/mpi/shared_tensors.hpp"
 #include "tests/mpi/training.hpp"
 #include "tests/mpi/world.hpp"
 
@@ -123,15 +124,12 @@ std::vector<TokenBatch> batches_of(const RunConfig& config, std::int64_t step, i
   return batches;
 }
 
-using Tensors = std::map<std::string, std::vector<double>>;
-
 struct Step {
-  StepNumbers numbers;
-  Tensors gradients, weights;
+  test::Tensors numbers, gradients, weights;
 
-  std::vector<double> losses() const {
-    return {numbers.loss, numbers.loss_mtp, numbers.loss_balance};
-  }
+  const std::vector<double>& losses() const { return numbers.at("losses"); }
+  double norm() const { return numbers.at("norm").front(); }
+  const std::vector<double>& counts() const { return numbers.at("counts"); }
 };
 
 constexpr double learning_rate = 0.1;
@@ -140,12 +138,16 @@ std::vector<Step> train(test::Training<double>& run) {
   std::vector<Step> steps(2);
   for (int s = 1; s <= 2; ++s) {
     Step& step = steps[s - 1];
-    step.numbers = run.gradients(s, batches_of(run.config, s, run.grid.place.data));
+    const StepNumbers n = run.gradients(s, batches_of(run.config, s, run.grid.place.data));
+    step.numbers = {
+        {"losses", {n.loss, n.loss_mtp, n.loss_balance}},
+        {"norm", {n.gradients.global}},
+        {"counts", {static_cast<double>(n.tokens), n.load.least, n.load.most, n.load.dropped}}};
     const ParameterTable& table = run.trained.table;
     for (const Parameter& row : table.rows()) {
       step.gradients[row.name] = test::gradient_of(table, row);
     }
-    run.update(s, learning_rate, step.numbers);
+    run.update(s, learning_rate, n);
     for (const Parameter& row : table.rows()) {
       step.weights[row.name] = test::values_of(table, row);
     }
@@ -161,6 +163,7 @@ std::vector<Step> train(test::Training<double>& run) {
 // first one left, and by itself.
 struct Judge {
   static constexpr double terms = 256.0;
+  static constexpr int members = 4;
   static constexpr double epsilon = test::epsilon_of<double>();
 
   struct Bounds {
@@ -172,11 +175,11 @@ struct Judge {
   std::vector<Bounds> bounds = std::vector<Bounds>(2);
 
   explicit Judge(const Setting& setting) {
-    steps = alone(setting, 0);
-    for (const std::uint64_t member : {1, 2, 3}) {
-      const std::vector<Step> others = alone(setting, member);
+    const std::vector<std::vector<Step>> runs = alone(setting);
+    steps = runs[0];
+    for (int member = 1; member < members; ++member) {
       for (int s = 0; s < 2; ++s) {
-        widen(bounds[s], steps[s], others[s], (s + 1) * terms);
+        widen(bounds[s], steps[s], runs[member][s], (s + 1) * terms);
       }
     }
     for (int s = 0; s < 2; ++s) {
@@ -184,7 +187,7 @@ struct Judge {
       for (const auto& [name, bound] : bounds[s].gradients) {
         squares += steps[s].gradients.at(name).size() * bound * bound;
       }
-      bounds[s].norm = std::sqrt(squares) + terms * epsilon * steps[s].numbers.gradients.global;
+      bounds[s].norm = std::sqrt(squares) + terms * epsilon * steps[s].norm();
     }
   }
 
@@ -198,16 +201,31 @@ struct Judge {
   }
 
  private:
-  static std::vector<Step> alone(const Setting& setting, std::uint64_t member) {
-    RunConfig config = config_of(setting, {});
-    config.init.member = member;
-    const ProcessGrid grid;
-    test::Training<double> run(config, grid);
-    return train(run);
+  // The members of the ensemble, the first one as it is. The ranks share them out.
+  static std::vector<std::vector<Step>> alone(const Setting& setting) {
+    std::vector<std::vector<Step>> runs(members, std::vector<Step>(2));
+    const auto rank_of = [](int member) { return member % world().ranks(); };
+    for (int member = 0; member < members; ++member) {
+      if (rank_of(member) == world().rank()) {
+        RunConfig config = config_of(setting, {});
+        config.init.member = member;
+        const ProcessGrid grid;
+        test::Training<double> run(config, grid);
+        runs[member] = train(run);
+      }
+    }
+    for (int member = 0; member < members; ++member) {
+      for (Step& step : runs[member]) {
+        for (test::Tensors* each : {&step.numbers, &step.gradients, &step.weights}) {
+          test::share(*each, rank_of(member));
+        }
+      }
+    }
+    return runs;
   }
 
   static void widen(Bounds& bounds, const Step& one, const Step& other, double times) {
-    const auto mine = one.losses(), its = other.losses();
+    const auto &mine = one.losses(), &its = other.losses();
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const double bound = std::abs(mine[i] - its[i]) + epsilon * std::abs(mine[i]);
       bounds.losses[i] = std::max(bounds.losses[i], times * bound);
@@ -245,11 +263,8 @@ TEST_P(Layouts, TakeTheStepsOfOneRank) {
       EXPECT_GT(std::abs(one.losses()[i]), 0.0);
       EXPECT_NEAR(mine[s].losses()[i], one.losses()[i], share * bounds.losses[i]) << "loss " << i;
     }
-    EXPECT_NEAR(mine[s].numbers.gradients.global, one.numbers.gradients.global,
-                share * bounds.norm);
-    EXPECT_EQ(mine[s].numbers.tokens, one.numbers.tokens);
-    EXPECT_EQ(mine[s].numbers.load.most, one.numbers.load.most);
-    EXPECT_EQ(mine[s].numbers.load.dropped, one.numbers.load.dropped);
+    EXPECT_NEAR(mine[s].norm(), one.norm(), share * bounds.norm);
+    EXPECT_EQ(mine[s].counts(), one.counts()) << "tokens, loads, dropped choices";
     for (const Parameter& row : run.trained.table.rows()) {
       const std::vector<double>& whole = one.gradients.at(row.name);
       const double bound = share * bounds.gradients.at(row.name);

@@ -64,6 +64,7 @@ RunConfig config_of(const Case& c, const Degrees& degrees) {
   if (degrees.pipeline == 1) {
     config.pipeline.layers = {5};
   } else {
+    config.bucket = 20001;  // and one for everything without stages
     config.pipeline.chunks = c.chunks;
     config.pipeline.layers = c.stage_layers;
   }

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
 #include <vector>
 
 namespace qnext {
@@ -33,42 +35,58 @@ Real tree_sum(const std::vector<Real>& x) {
          tree_sum(std::vector<Real>(middle, x.end()));
 }
 
+std::int64_t largest_part(const std::vector<std::int64_t>& borders) {
+  std::int64_t largest = 0;
+  for (std::size_t r = 1; r < borders.size(); ++r) {
+    largest = std::max(largest, borders[r] - borders[r - 1]);
+  }
+  return largest;
+}
+
+// Three sums under way at once.
 template <class Real>
-void expect_tree(const std::vector<std::int64_t>& borders, std::int64_t largest_part_bytes) {
+void expect_tree(const std::vector<std::int64_t>& borders, std::int64_t bucket) {
   Shards shards;
   shards.over = world();
   shards.borders = borders;
   const int ranks = world().ranks();
   const int count = static_cast<int>(borders.back());
-  const auto values = test::to_device<Real>(term<Real>(world().rank(), count), count);
-  TreeSum(TreeSum::workspace_bytes(ranks, largest_part_bytes))
-      .sum_parts<Real>(Exec{}, values, shards);
-  const auto sum = test::to_host(values);
-  std::vector<std::vector<double>> terms;
-  for (int r = 0; r < ranks; ++r) {
-    terms.push_back(term<Real>(r, count));
+  std::vector<Tensor<Real, 1>> values;
+  TreeSum tree(TreeSum::workspace_bytes(ranks, largest_part(borders) * sizeof(Real), bucket),
+               bucket);
+  for (int buffer = 0; buffer < 3; ++buffer) {
+    values.push_back(test::to_device<Real>(term<Real>(world().rank() + buffer, count), count));
+    tree.start<Real>(Exec{}, values.back(), shards);
+    tree.progress();
   }
-  for (std::int64_t i = shards.begin(); i < shards.end(); ++i) {
-    std::vector<Real> summands;
+  tree.wait();
+  for (int buffer = 0; buffer < 3; ++buffer) {
+    const auto sum = test::to_host(values[buffer]);
+    std::vector<std::vector<double>> terms;
     for (int r = 0; r < ranks; ++r) {
-      summands.push_back(static_cast<Real>(terms[r][i]));
+      terms.push_back(term<Real>(r + buffer, count));
     }
-    ASSERT_EQ(sum[i], tree_sum(summands)) << "element " << i;
+    for (std::int64_t i = shards.begin(); i < shards.end(); ++i) {
+      std::vector<Real> summands;
+      for (int r = 0; r < ranks; ++r) {
+        summands.push_back(static_cast<Real>(terms[r][i]));
+      }
+      ASSERT_EQ(sum[i], tree_sum(summands)) << "buffer " << buffer << ", element " << i;
+    }
   }
 }
 
-// Parts of unequal size, one of them empty, in one piece and in several.
+// Parts of unequal size, one of them empty, in one piece, in several, and in as many as there can
+// be.
 template <class Real>
 void expect_trees() {
   std::vector<std::int64_t> borders{0};
-  std::int64_t largest = 0;
   for (int r = 0; r < world().ranks(); ++r) {
-    const std::int64_t part = r == 1 ? 0 : 9000 + 1000 * r;
-    borders.push_back(borders.back() + part);
-    largest = std::max(largest, part);
+    borders.push_back(borders.back() + (r == 1 ? 0 : 190000 + 1000 * r));
   }
-  expect_tree<Real>(borders, largest * static_cast<std::int64_t>(sizeof(Real)));
-  expect_tree<Real>(borders, Shards::block * static_cast<std::int64_t>(sizeof(Real)));
+  expect_tree<Real>(borders, std::int64_t{1} << 30);
+  expect_tree<Real>(borders, 1000001);
+  expect_tree<Real>(borders, 1);
 }
 
 TEST(TreeSum, HasTheBitsOfTheTreeInFloat) {
@@ -89,15 +107,39 @@ TEST(TreeSum, SendsEachPartOnce) {
   shards.borders = borders;
   const auto sent = [&] {
     const auto& kinds = world().traffic().kinds;
-    const auto found = kinds.find("exchange");
+    const auto found = kinds.find("send");
     return found == kinds.end() ? 0 : found->second.bytes;
   };
   const std::int64_t before = sent();
   const auto values = test::to_device<float>(term<float>(0, static_cast<int>(borders.back())),
                                              static_cast<int>(borders.back()));
-  TreeSum(TreeSum::workspace_bytes(static_cast<int>(ranks), part * 4))
-      .sum_parts<float>(Exec{}, values, shards);
+  TreeSum tree(TreeSum::workspace_bytes(static_cast<int>(ranks), part * 4, part), part);
+  tree.start<float>(Exec{}, values, shards);
+  tree.wait();
   EXPECT_EQ(sent() - before, (ranks - 1) * part * 4);
+}
+
+TEST(TreeSum, RefusesAWorkspaceThatIsTooSmall) {
+  if (world().ranks() == 1) {
+    return;
+  }
+  Shards shards;
+  shards.over = world();
+  for (int r = 0; r <= world().ranks(); ++r) {
+    shards.borders.push_back(100 * r);
+  }
+  TreeSum tree(TreeSum::workspace_bytes(world().ranks(), 99 * 4, 1000), 1000);
+  const Tensor<float, 1> values("values", shards.borders.back());
+  try {
+    tree.start<float>(Exec{}, values, shards);
+    ADD_FAILURE() << "parts of 100 numbers were accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what())
+                  .find("tree_sum: the workspace has room for 99 numbers of a "
+                        "rank, wanted are 100"),
+              std::string::npos)
+        << error.what();
+  }
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ struct Training {
   Training(const RunConfig& run, const ProcessGrid& grid)
       : config(run),
         grid(grid),
-        trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline)),
+        trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
+                config.bucket),
         optimizer(config.optimizer.adamw, trained.table, grid),
         step(config, grid, trained.model, trained.table, optimizer, config.shape(3)) {
     start_weights(config.init, config.run.seed, trained.table, grid.world);
@@ -66,7 +67,8 @@ struct Training {
   }
 
   void update(std::int64_t s, double rate, const StepNumbers& numbers) {
-    optimizer.update(Exec{}, s, rate, numbers.gradients.global);
+    step.update(Exec{}, s, rate, numbers.gradients.global);
+    step.wait_for_weights();
   }
 };
 

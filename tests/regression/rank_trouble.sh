@@ -33,6 +33,15 @@ prefix="on 4" expect_status 2 tiny 'data.train=text.txt' data.shuffle=false data
   data.microbatch=1 model.vocabulary=128 output.folder=one
 expect_one_message "qnext: rank 3 of 4: "
 
+# The same in the third step, while the weights of the second one are under way.
+{ head -c 940 /dev/zero | tr '\0' a; printf '\310'; head -c 2000 /dev/zero | tr '\0' b; } >text.txt
+for zero in 1 2; do
+  prefix="on 4" expect_status 2 tiny 'data.train=text.txt' data.shuffle=false data.sequence=80 \
+    data.microbatch=1 model.vocabulary=128 parallel.bucket=1 parallel.zero=$zero output.folder=later_$zero
+  expect_one_message "qnext: rank 3 of 4: "
+  [ "$(wc -l <later_$zero/metrics.jsonl)" -le 2 ] || fail "a step was made with a byte that is no token"
+done
+
 # A number that goes bad, and a checkpoint that the file system refuses: the first rank renames.
 prefix="on 2" expect_status 4 tiny 'optimizer.learning_rate={peak: 1e30, schedule: constant}' output.folder=bad
 expect_one_message "gradients are not finite, the first is that of"
@@ -42,8 +51,10 @@ expect_one_message "qnext: rank 0 of 2: refused/checkpoints/step_4.h5.part: cann
 [ "$(ls refused/checkpoints)" = step_4.h5 ] || fail "a refused checkpoint left $(ls refused/checkpoints)"
 
 long_run() {
+  local folder=$1
+  shift
   prefix="exec $QNEXT_MPIRUN -n 4" tiny data.microbatch=1 run.steps=100000 output.checkpoint_every=0 \
-    'optimizer.learning_rate={peak: 1e-3, schedule: constant}' output.folder="$1" >"$1.out" 2>&1
+    'optimizer.learning_rate={peak: 1e-3, schedule: constant}' output.folder="$folder" "$@" >"$folder.out" 2>&1
 }
 
 # ranks_of LAUNCHER: their process numbers.
@@ -79,6 +90,22 @@ wait_for stop/metrics.jsonl
 touch stop/stop
 expect_end $run 0
 [ ! -e stop/stop ] || fail "the file stop is still there"
+
+# A rank that stands still: the others say what they wait in, and go on when it does.
+long_run still parallel.watchdog=0.02 &
+run=$!
+wait_for still/metrics.jsonl
+victim=$(ranks_of $run | tail -1)
+kill -STOP "$victim"
+for _ in $(seq 100); do
+  [ "$(grep -c "waits in" still.out)" -lt 3 ] || break
+  sleep 0.1
+done
+kill -CONT "$victim"
+touch still/stop
+expect_end $run 0
+[ "$(grep -oE "rank [0-9] of 4: waits in [a-z ]+ since" still.out | cut -d' ' -f2 | sort -u | wc -l)" -ge 3 ] ||
+  fail "three ranks wait for the fourth: $(grep "rank . of" still.out)"
 
 # A disk that is full for one rank alone: the checkpoint before it stays, and nothing of the broken one.
 long_run full &

@@ -3,7 +3,7 @@
 # Exit statuses and what is said with them.
 . "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
 
-for command in train plan generate compare convert bench info; do
+for command in train plan generate tokenize evaluate compare convert bench info; do
   expect_status 0 "$QNEXT" $command --help
   expect_text "Usage: qnext $command"
 done

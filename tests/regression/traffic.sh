@@ -25,7 +25,7 @@ expect_bytes() {
   while read -r line; do
     group=$(sed -E 's/ +[0-9,]+  .*//' <<<"$line")
     planned=$(sed -E 's/.* ([0-9,]+)  [0-9.]+ [KMG]?i?B in .*/\1/; s/,//g' <<<"$line")
-    counted=$(sed -nE "s/^to ranks of: $group +[0-9]+ +([0-9]+)\$/\1/p" counted)
+    counted=$(sed -nE "s/^group: $group +[0-9]+ +([0-9]+) .*/\1/p" counted)
     allowed=0
     [ "$group" != expert ] || allowed=$((planned * steps / 10))
     local difference=$((counted - planned * steps))
@@ -36,6 +36,8 @@ expect_bytes() {
 }
 
 expect_bytes 2
+expect_bytes 2 parallel.bucket=3000
+expect_bytes 2 parallel.zero=2
 expect_bytes 2 parallel.tensor=2
 expect_bytes 2 parallel.context=2
 expect_bytes 2 parallel.pipeline=2
@@ -62,3 +64,6 @@ expect_text "the plan of each is above the memory of a rank"
 sed -i 's/^  copy: .*/  copy: 0/' machine.yaml
 expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --machine machine.yaml
 expect_text "rates.copy = 0: must be positive"
+sed -i 's/^  copy: .*/  copy: 1e10/; s/^  overlap: .*/  overlap: 1.5/' machine.yaml
+expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --machine machine.yaml
+expect_text "rates.overlap = 1.5: must be from 0 to 1"

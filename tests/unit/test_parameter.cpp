@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 namespace qnext {
 namespace {
@@ -142,8 +143,8 @@ TEST(Initialise, LogUniformNumbersAreFinite) {
   }
 }
 
-// Three chunks of a pipeline, of which the second has nothing in the second group.
-TEST(ParameterTable, KnowsTheRangeOfAChunkInAGroup) {
+// Three chunks of a pipeline, of which the second has nothing of the second type.
+TEST(ParameterTable, GivesEachChunkItsOwnGroups) {
   ParameterTable table;
   Weight<float, 1> a, b, c, d;
   Weight<double, 1> e, f;
@@ -159,16 +160,18 @@ TEST(ParameterTable, KnowsTheRangeOfAChunkInAGroup) {
   table.begin_chunk(5);
   table.add(row("f"), f);
   table.add(row("d"), d);
-  const auto expect_range = [&](int group, int chunk, std::int64_t begin, std::int64_t end) {
-    EXPECT_EQ(table.range(group, chunk).begin, begin) << "group " << group << ", chunk " << chunk;
-    EXPECT_EQ(table.range(group, chunk).end, end) << "group " << group << ", chunk " << chunk;
+  struct Expected {
+    int chunk;
+    std::size_t first_row;
+    std::int64_t elements;
   };
-  expect_range(0, 1, 0, 64);
-  expect_range(0, 4, 64, 192);
-  expect_range(0, 5, 192, 256);
-  expect_range(1, 1, 0, 64);
-  expect_range(1, 4, 64, 64);
-  expect_range(1, 5, 64, 128);
+  const std::vector<Expected> expected{{1, 0, 64}, {1, 1, 64}, {4, 2, 128}, {5, 4, 64}, {5, 5, 64}};
+  ASSERT_EQ(table.groups().size(), expected.size());
+  for (std::size_t g = 0; g < expected.size(); ++g) {
+    EXPECT_EQ(table.groups()[g].chunk, expected[g].chunk) << "group " << g;
+    EXPECT_EQ(table.groups()[g].first_row, expected[g].first_row) << "group " << g;
+    EXPECT_EQ(table.groups()[g].elements, expected[g].elements) << "group " << g;
+  }
   EXPECT_EQ(table.rows()[2].chunk, 4);
   try {
     table.begin_chunk(4);
@@ -178,6 +181,35 @@ TEST(ParameterTable, KnowsTheRangeOfAChunkInAGroup) {
               std::string::npos)
         << error.what();
   }
+}
+
+// 64 floats, padding included, are 256 bytes. A row goes into the newest group of its kind alone,
+// so that the groups of a kind follow each other in the table.
+TEST(ParameterTable, BeginsAnotherGroupWhereABucketIsFull) {
+  ParameterTable table(600);
+  Weight<float, 1> a, b, large, c, d;
+  Weight<bf16, 1> other;
+  Weight<float, 1> alias;
+  const auto add = [&](const char* name, int elements, auto& weight, const char* alias_of = "") {
+    table.add({.name = name, .shard = Shard::whole({elements}), .alias_of = alias_of}, weight);
+  };
+  add("a", 64, a);
+  add("b", 3, b);
+  add("other", 64, other);
+  add("large", 1000, large);
+  add("alias", 3, alias, "b");
+  add("c", 1, c);
+  add("d", 65, d);
+  std::vector<int> groups;
+  for (const Parameter& row : table.rows()) {
+    groups.push_back(row.group);
+  }
+  EXPECT_EQ(groups, (std::vector<int>{0, 0, 1, 2, 0, 3, 4}));
+  EXPECT_EQ(table.groups()[2].first_row, 3u);
+  EXPECT_EQ(table.groups()[4].first_row, 6u);
+  table.lay_out();
+  EXPECT_EQ(table.groups()[2].gradients.extent(0), 1024 * sizeof(float));
+  EXPECT_EQ(d.grad.extent(0), 65u);
 }
 
 }  // namespace

@@ -293,7 +293,11 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{{"parallel.data=3", "data.microbatch=2"},
                 "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
                 "/ data.microbatch 2) evenly; these can: 1, 2, 4"},
-        Refused{{"parallel.zero=2"}, "parallel.zero = 2: must be 1: data ranks share what"},
+        Refused{{"parallel.bucket=0"},
+                "parallel.bucket = 0: must be positive bytes, for example 25 MiB"},
+        Refused{{"parallel.bucket=many"}, "parallel.bucket = many: must be positive bytes"},
+        Refused{{"parallel.zero=0"}, "parallel.zero = 0: must be 1 or 2: data ranks share what"},
+        Refused{{"parallel.zero=3"}, "parallel.zero = 3: must be 1 or 2"},
         Refused{{"parallel.device_messages=maybe"}, "maybe"},
         Refused{{"parallel.watchdog=-1"}, "must not be negative"},
         Refused{{"output.folder=\"\""}, "output.folder = : must name a folder"},

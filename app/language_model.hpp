@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "app/model_source.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace qnext {
+
+/// What a model says of one token behind those before it.
+struct TokenScore {
+  double log_probability = 0.0;  // nats
+  bool greedy = false;           // no other token is more probable
+};
+
+/// Tokens that are scored behind each other, and further ones of which each is scored behind all.
+struct ScoredTokens {
+  std::vector<int> tokens = {};
+  std::vector<int> next = {};
+};
+
+struct ScoresOfTokens {
+  std::vector<TokenScore> tokens = {};  // of all but the first
+  std::vector<TokenScore> next = {};
+};
+
+/// A trained model that judges texts, whatever its precision is.
+class LanguageModel {
+ public:
+  virtual ~LanguageModel() = default;
+
+  virtual int vocabulary() const = 0;
+  virtual int most_tokens() const = 0;  // of one document
+
+  /// Short documents share a forward pass, in which none sees another.
+  virtual std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) = 0;
+
+  /// logits (T, V) of one document.
+  virtual std::vector<double> logits(const std::vector<int>& document) = 0;
+};
+
+/// `tokens`: of one forward pass, and of a document, at most.
+std::unique_ptr<LanguageModel> open_language_model(const ModelSource& source, int tokens);
+
+}  // namespace qnext

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/text_tokens.hpp"
+
+namespace qnext {
+
+TextTokens::TextTokens(const std::string& tokenizer) {
+  if (!tokenizer.empty()) {
+    tokenizer_ = Tokenizer::read(tokenizer);
+    encoder_.emplace(*tokenizer_);
+  }
+}
+
+std::vector<int> TextTokens::encode(const std::string& text) {
+  std::vector<int> ids;
+  if (encoder_) {
+    encoder_->encode(text, ids);
+  } else {
+    for (const unsigned char byte : text) {
+      ids.push_back(byte);
+    }
+  }
+  return ids;
+}
+
+std::optional<int> TextTokens::end() const {
+  return tokenizer_ ? tokenizer_->added_token("<|endoftext|>") : std::nullopt;
+}
+
+std::string TextTokens::name() const {
+  return tokenizer_ ? tokenizer_->path() : "bytes";
+}
+
+}  // namespace qnext
