@@ -10,6 +10,8 @@
 namespace qnext {
 namespace {
 
+constexpr int most_layers = 10'000;  // more is a slip, and would only end when memory does
+
 // A shape: the deck's, or that of the model folder, which the deck may only repeat.
 template <class T>
 T shape(const Section& deck, const char* key, const T* known) {
@@ -83,7 +85,7 @@ GatedDeltaNetConfig read_delta_net(const Section& deck, const ModelConfig& model
                         {"value_width", config.value_width}});
   deck.check(config.value_heads % config.key_heads == 0, "value_heads",
              fmt::format("must be a multiple of key_heads, {}", config.key_heads));
-  deck.check(config.conv_taps >= 2, "conv_taps", "must be at least 2");
+  deck.check(config.conv_taps >= 2 && config.conv_taps <= 6, "conv_taps", "must be from 2 to 6");
   deck.check(config.chunk >= 16 && config.chunk <= 64 && config.chunk % 16 == 0, "chunk",
              "must be 16, 32, 48 or 64");
   config.norm_epsilon = model.norm_epsilon;
@@ -226,7 +228,8 @@ ModelConfig read_model(const Section& deck, const ModelConfig* folder) {
   deck.check(model.norm_epsilon > 0.0, "norm_epsilon", "must be positive");
   const int known_layers = folder ? folder->layers() : 0;
   const int layers = shape(deck, "layers", folder ? &known_layers : nullptr);
-  deck.check(layers > 0, "layers", "must be positive");
+  deck.check(layers > 0 && layers <= most_layers, "layers",
+             fmt::format("must be from 1 to {}", most_layers));
   model.mixers = read_mixers(deck, layers, folder);
   model.mlps = read_mlps(deck, layers, folder);
   model.layer.dense.width =

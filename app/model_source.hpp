@@ -21,8 +21,8 @@ struct ModelSource {
   ModelConfig model;
   DataType precision = DataType::float32;
   InitSettings weights;
+  int sequence = 0;       // tokens that it was trained with; 0: not known
   std::string tokenizer;  // tokenizer.json or its folder; empty: bytes are tokens
-  int sequence = 0;  // tokens that it was trained with; 0: not known
 };
 
 /// A deck stands for its run folder. `precision` may be empty: that of the checkpoint, or float for

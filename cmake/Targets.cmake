@@ -110,6 +110,14 @@ endfunction()
 
 # --- Tests ---------------------------------------------------------------------------------------
 
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT QNEXT_BACKEND STREQUAL "HIP")
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_LINK_OPTIONS -fsanitize=fuzzer)
+  check_cxx_source_compiles("extern \"C\" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }"
+                            QNEXT_HAS_LIBFUZZER)
+  unset(CMAKE_REQUIRED_LINK_OPTIONS)
+endif()
+
 # Threads are not bound in tests, because several of them share the cores.
 # Waiting threads sleep: tests run beside each other.
 set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
@@ -162,6 +170,24 @@ endfunction()
 
 function(qnext_equivalence_test name)
   qnext_add_test_program(equivalence unit ${name} ${ARGN})
+endfunction()
+
+# qnext_fuzz_test(safetensors) builds fuzz/fuzz_safetensors.cpp: with libFuzzer where the compiler is a
+# clang that has it, else with a driver of our own, which also runs under the sanitizers of GCC. The
+# test fuzz.safetensors gives it a few seconds. Its label has it run in the debug preset too.
+function(qnext_fuzz_test name)
+  add_executable(fuzz_${name} fuzz/fuzz_${name}.cpp)
+  target_compile_options(fuzz_${name} PRIVATE ${QNEXT_COMPILE_OPTIONS})
+  target_link_libraries(fuzz_${name} PRIVATE qnext::app HDF5::HDF5 $<$<BOOL:${QNEXT_WITH_MPI}>:MPI::MPI_CXX>)
+  if(QNEXT_HAS_LIBFUZZER)
+    target_sources(fuzz_${name} PRIVATE fuzz/libfuzzer.cpp)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    add_test(NAME fuzz.${name} COMMAND fuzz_${name} -seed=1 -max_total_time=3)
+  else()
+    target_sources(fuzz_${name} PRIVATE fuzz/driver.cpp fuzz/mutation.cpp)
+    add_test(NAME fuzz.${name} COMMAND fuzz_${name} --seconds 3)
+  endif()
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS unit TIMEOUT 120 ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT}")
 endfunction()
 
 # Ranks share the cores of the machine and give way while they wait. Beside other work four of them

@@ -264,7 +264,10 @@ void read_delta_net(Keys& keys, HuggingFaceConfig& config) {
   config.linear_num_value_heads = keys.integer("linear_num_value_heads", 1);
   config.linear_key_head_dim = keys.integer("linear_key_head_dim", 1);
   config.linear_value_head_dim = keys.integer("linear_value_head_dim", 1);
-  config.linear_conv_kernel_dim = keys.integer("linear_conv_kernel_dim", 2);
+  config.linear_conv_kernel_dim = keys.integer("linear_conv_kernel_dim", 1);
+  if (config.linear_conv_kernel_dim < 2 || config.linear_conv_kernel_dim > 6) {
+    keys.refuse("linear_conv_kernel_dim", "an integer from 2 to 6");
+  }
   if (config.linear_num_value_heads % config.linear_num_key_heads != 0) {
     keys.refuse("linear_num_value_heads", "a multiple of linear_num_key_heads");
   }

@@ -196,7 +196,7 @@ TEST(HuggingFaceConfig, RefusesOtherMathematicsWithTheValueWanted) {
            {{{"final_logit_softcapping", "30.0"}},
             "final_logit_softcapping = 30.0: wanted is no such key"},
            {{{"linear_conv_kernel_dim", "1"}},
-            "linear_conv_kernel_dim = 1: wanted is an integer from 2 on"},
+            "linear_conv_kernel_dim = 1: wanted is an integer from 2 to 6"},
            {{{"head_dim", "2147483640"}},
             "its widest matrix has 17179869120.000000 rows, wanted are at most 2147483647"},
            {{{"num_experts", "2000000000"}, {"hidden_size", "1000000000"}},
