@@ -92,7 +92,7 @@ TestBatch part_of(const TestBatch& whole, const std::vector<int>& lengths, int f
   return part;
 }
 
-// In double the rows of products do not depend on their number beyond a few. Then one rank with the
+// In double the rows of products do not depend on their number beyond 64. Then one rank with the
 // documents of all in one microbatch computes the same rows, and adds the terms of an expert in the
 // order in which the expert's rank has them: rank behind rank. Balance losses are left out, whose
 // scope is the microbatch.
@@ -102,13 +102,13 @@ TEST(ExpertModelGradients, OfExpertsAreThoseOfOneRankWithAllTokens) {
   ModelConfig config = config_of(Recompute::none);
   config.layer.experts.receive_factor = 1e3;
   config.balance = {};
-  const std::vector<int> lengths{23, 1, 11};
+  const std::vector<int> lengths{47, 1, 27};
   std::vector<int> all;
   for (int r = 0; r < N; ++r) {
     all.insert(all.end(), lengths.begin(), lengths.end());
   }
   const TestBatch whole(all, config.vocabulary, 5);
-  const TestBatch part = part_of(whole, lengths, 35 * world().rank());
+  const TestBatch part = part_of(whole, lengths, 75 * world().rank());
   ModelUnderTest<double> model(config, 1, grid), alone(config, 1);
   model.loss(part, true);
   alone.loss(whole, true);
