@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "app/trained_model.hpp"
-#include "app/training_step.hpp"
 #include "tests/model_support.hpp"
+#include "tests/mpi/training.hpp"
 #include "tests/mpi/world.hpp"
 
 #include <gtest/gtest.h>
@@ -55,37 +54,22 @@ std::vector<TokenBatch> batches_of(const RunConfig& config, std::int64_t step, i
   std::vector<TokenBatch> batches;
   for (int m = 0; m < config.microbatches_of_rank(); ++m) {
     const int place = config.microbatch_of_step(data_place, m);
-    const std::vector<int> lengths{21 - place, 1, 12 + place};
-    const test::TestBatch batch(lengths, config.model.vocabulary, 100 * step + place);
-    TokenBatch& tokens = batches.emplace_back();
-    tokens.tokens.assign(batch.tokens.begin(), batch.tokens.end());
-    tokens.labels.assign(batch.labels.begin(), batch.labels.end());
-    tokens.lengths = lengths;
-    tokens.sequences = 1;
-    tokens.label_count = batch.label_count;
+    batches.push_back(test::token_batch({21 - place, 1, 12 + place}, config.model.vocabulary,
+                                        100 * step + place));
   }
   return batches;
 }
 
 // A model in training that keeps all gradients, or the part of its rank.
 template <class Storage>
-struct Training {
-  RunConfig config;
-  const ProcessGrid& grid;
-  TrainedModel<Storage> trained;
-  AdamW optimizer;
-  TrainingStep<Storage> step;
+struct Training : test::Training<Storage> {
+  using test::Training<Storage>::config;
+  using test::Training<Storage>::grid;
+  using test::Training<Storage>::trained;
+  using test::Training<Storage>::step;
 
   Training(const Case& c, const ProcessGrid& grid, int zero)
-      : config(config_of(c, zero)),
-        grid(grid),
-        trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
-                config.bucket, zero),
-        optimizer(AdamWConfig{}, trained.table, grid, zero == 2),
-        step(config, grid, trained.model, trained.table, optimizer, config.shape(3)) {
-    initialise(trained.table, 1);
-    optimizer.copy_masters_from_parameters();
-  }
+      : test::Training<Storage>(config_of(c, zero), grid) {}
 
   StepNumbers run(std::int64_t number) {
     const StepNumbers numbers =

@@ -42,8 +42,8 @@ struct Training {
       : config(run),
         grid(grid),
         trained(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
-                config.bucket),
-        optimizer(config.optimizer.adamw, trained.table, grid),
+                config.bucket, config.zero),
+        optimizer(config.optimizer.adamw, trained.table, grid, config.zero == 2),
         step(config, grid, trained.model, trained.table, optimizer, config.shape(3)) {
     start_weights(config.init, config.run.seed, trained.table, grid.world);
     optimizer.copy_masters_from_parameters();
