@@ -35,7 +35,8 @@ std::int64_t edge(Dice& dice) {
       0,          1,        -1,       2,     7,      8,           127,
       128,        255,      256,      65535, 65536,  0x7fffffff,  1l << 31,
       0xffffffff, 1l << 32, 1l << 62, least, ~least, 100'000'000, 1'000'000'000'000};
-  return numbers[dice.below(std::size(numbers))] + static_cast<std::int64_t>(dice.below(2));
+  const auto number = static_cast<std::uint64_t>(numbers[dice.below(std::size(numbers))]);
+  return static_cast<std::int64_t>(number + dice.below(2));  // the largest one wraps around
 }
 
 std::string piece_of(const std::string& text, Dice& dice) {
