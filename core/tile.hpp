@@ -23,9 +23,7 @@ struct Tile {
     return {data + row * stride + column, block_rows, block_columns, stride};
   }
 
-  KOKKOS_FUNCTION operator Tile<const Real>() const
-    requires(!std::is_const_v<Real>)
-  {
+  KOKKOS_FUNCTION operator Tile<const Real>() const requires(!std::is_const_v<Real>) {
     return {data, rows, columns, stride};
   }
 };
