@@ -23,7 +23,9 @@ struct Tile {
     return {data + row * stride + column, block_rows, block_columns, stride};
   }
 
-  KOKKOS_FUNCTION operator Tile<const Real>() const { return {data, rows, columns, stride}; }
+  KOKKOS_FUNCTION operator Tile<const Real>() const requires(!std::is_const_v<Real>) {
+    return {data, rows, columns, stride};
+  }
 };
 
 enum class Form { plain, transposed };
