@@ -85,7 +85,7 @@ Hdf5File open_checkpoint(const std::string& path) {
 }
 
 void compare_names(const Hdf5File& file, const std::string& family,
-                   const std::vector<Dataset>& datasets, const std::string& unused = {}) {
+                   const std::vector<Dataset>& datasets, const std::string& unused) {
   const std::string group = "/" + family;
   std::set<std::string> unknown;
   if (file.is_group(group)) {
