@@ -224,6 +224,11 @@ ModelSource find_source(const GenerateOptions& options, const std::vector<std::s
   source.model.recompute = Recompute::none;
   source.model.layer.experts.capacity.rule = Capacity::Rule::dropless;
   source.model.balance = {};
+  // Only drafts want the MTP module.
+  if (options.drafts == 0 && source.model.mtp_modules > 0) {
+    source.model.mtp_modules = 0;
+    source.weights.unused = "mtp.";
+  }
   // A config.json does not say whether there is a module; its files do.
   const bool may_have_module = model_kind(options.model) == ModelKind::hugging_face;
   if (options.drafts > 0 && source.model.mtp_modules == 0) {

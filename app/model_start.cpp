@@ -17,7 +17,7 @@ std::optional<HuggingFaceOrigin> start_weights(const InitSettings& init, std::ui
       break;
     case InitSettings::Kind::checkpoint: {
       const std::string path = checkpoint_of(init.path, world);
-      read_checkpoint_tensors(path, table, {}, world);
+      read_checkpoint_tensors(path, table, {}, world, init.unused);
       origin = HuggingFaceOrigin::of_checkpoint(read_checkpoint_content(path));
       break;
     }

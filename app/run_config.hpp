@@ -39,6 +39,7 @@ struct InitSettings {
   Kind kind = Kind::random;
   std::string path;
   std::uint64_t member = 0;  // of an ensemble, see move_by_one_rounding; 0: the weights as they are
+  std::string unused = {};   // tensors of a checkpoint whose names begin so need not be taken
 };
 
 struct DataSettings {

@@ -76,10 +76,11 @@ CheckpointContent read_checkpoint_content(const std::string& path);
 /// Fills the parameters and the families: each rank of `world` reads the boxes of its memory, and
 /// together they read all of the file once for the hashes. A wrong one is a BadNumberError on all
 /// ranks. A tensor that is missing, unknown, or of another type or shape is an InputError that
-/// names it, what was found and what is wanted.
+/// names it, what was found and what is wanted; one whose name begins with `unused`, if that is not
+/// empty, may be unknown and is not read.
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
                              const std::vector<TensorFamily>& families,
-                             const Communicator& world = {});
+                             const Communicator& world = {}, const std::string& unused = {});
 
 /// A tensor of a checkpoint without its elements.
 struct CheckpointTensor {

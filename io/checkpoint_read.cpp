@@ -85,7 +85,7 @@ Hdf5File open_checkpoint(const std::string& path) {
 }
 
 void compare_names(const Hdf5File& file, const std::string& family,
-                   const std::vector<Dataset>& datasets) {
+                   const std::vector<Dataset>& datasets, const std::string& unused) {
   const std::string group = "/" + family;
   std::set<std::string> unknown;
   if (file.is_group(group)) {
@@ -100,6 +100,9 @@ void compare_names(const Hdf5File& file, const std::string& family,
         missing.push_back(name);
       }
     }
+  }
+  if (!unused.empty()) {
+    std::erase_if(unknown, [&](const std::string& name) { return name.starts_with(unused); });
   }
   if (missing.empty() && unknown.empty()) {
     return;
@@ -136,12 +139,13 @@ CheckpointContent read_checkpoint_content(const std::string& path) {
 }
 
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
-                             const std::vector<TensorFamily>& families, const Communicator& world) {
+                             const std::vector<TensorFamily>& families, const Communicator& world,
+                             const std::string& unused) {
   const Hdf5File file = open_checkpoint(path);
   fence(Exec{}, "checkpoint: the tensors are read from a file");
   const auto tensors = tensors_of(table, families, {});
   const auto datasets = gather_datasets(tensors, world);
-  compare_names(file, "parameters", datasets);
+  compare_names(file, "parameters", datasets, unused);
   for (const TensorFamily& family : families) {
     compare_names(file, family.name, datasets);
   }

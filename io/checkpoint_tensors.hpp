@@ -86,9 +86,10 @@ void remove_part(const std::string& part);
 /// The one place where a checkpoint is opened: HDF5 only sees files whose metadata are whole.
 Hdf5File open_checkpoint(const std::string& path);
 
-/// Refuses missing and unknown tensors of one family, all of them in one message.
+/// Refuses missing and unknown tensors of one family, all of them in one message; not unknown ones
+/// whose names begin with `unused`, if that is not empty.
 void compare_names(const Hdf5File& file, const std::string& family,
-                   const std::vector<Dataset>& datasets);
+                   const std::vector<Dataset>& datasets, const std::string& unused = {});
 
 /// Refuses a tensor of another type or of other extents.
 void compare_shape(const Hdf5File& file, const Dataset& wanted);

@@ -51,14 +51,19 @@ struct Columns {
     Real* const y = weights + taps * W;
     Storage* const before = inputs.data();  // (taps - 1, W), oldest first
     const int arrives = in.documents.initial_row(n), leaves = in.documents.final_row(n);
-    for_each_column(team, in.layout, g, [&](const int c, const int channel) {
-      for (int j = 0; j < taps; ++j) {
-        weights[j * W + c] = static_cast<Real>(in.weight(channel, 0, j));
-      }
-      for (int j = 0; j < taps - 1; ++j) {
-        before[j * W + c] = in.tails(arrives, j, channel);
-      }
-    });
+    for (int j = 0; j < taps; ++j) {
+      const Storage* const from = in.weight.data() + j;
+      Real* const row = weights + j * W;
+      for_each_column(team, in.layout, g, [&](const int c, const int channel) {
+        row[c] = static_cast<Real>(from[channel * taps]);
+      });
+    }
+    for (int j = 0; j < taps - 1; ++j) {
+      const Storage* const from = &in.tails(arrives, j, 0);
+      Storage* const row = before + j * W;
+      for_each_column(team, in.layout, g,
+                      [&](const int c, const int channel) { row[c] = from[channel]; });
+    }
     team.team_barrier();
     const int begin = in.documents.begin(n), end = in.documents.begin(n + 1);
     for (int t = begin; t < end; ++t) {
@@ -67,11 +72,12 @@ struct Columns {
       store_columns<Storage>(team, in.layout, t, g, y, in.out);
       if (in.keep == Keep::each || t + 1 == end) {
         const int row = in.keep == Keep::each ? leaves + t - begin : leaves;
-        for_each_column(team, in.layout, g, [&](const int c, const int channel) {
-          for (int j = 0; j < taps - 1; ++j) {
-            in.tails(row, j, channel) = before[j * W + c];
-          }
-        });
+        for (int j = 0; j < taps - 1; ++j) {
+          const Storage* const from = before + j * W;
+          Storage* const tail = &in.tails(row, j, 0);
+          for_each_column(team, in.layout, g,
+                          [&](const int c, const int channel) { tail[channel] = from[c]; });
+        }
       }
       team.team_barrier();
     }
@@ -83,9 +89,12 @@ struct Columns {
     const int W = in.layout.convolved(), last = in.weight.extent_int(2) - 1;
     for_each_in(team, W, [&](const int c) { y[c] = 0; });
     for (int j = 0; j < last; ++j) {
+      const Real* const weight = weights + j * W;
+      Storage* const oldest = before + j * W;
+      const Storage* const next = j + 1 < last ? oldest + W : input;
       for_each_in(team, W, [&](const int c) {
-        y[c] += weights[j * W + c] * static_cast<Real>(before[j * W + c]);
-        before[j * W + c] = j + 1 < last ? before[(j + 1) * W + c] : input[c];
+        y[c] += weight[c] * static_cast<Real>(oldest[c]);
+        oldest[c] = next[c];
       });
     }
     for_each_in(team, W, [&](const int c) {

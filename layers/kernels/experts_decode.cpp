@@ -16,20 +16,23 @@ KOKKOS_INLINE_FUNCTION int teams(int rows) {
   return (rows + rows_per_team - 1) / rows_per_team;
 }
 
-// Teams (t, block of experts), and one more for each token where there is a shared expert.
+// In all of these the tokens of a block of rows follow each other: what they share, as the shared
+// expert, is still in a cache of the thread that takes them.
+
+// Teams (block of experts, t), and one block more where there is a shared expert.
 template <class Storage>
 struct Logits {
   using Real = Accum<Storage>;
 
   ExpertsDecode<Storage> in;
   Tensor<Real, 2> logits;
-  int teams_per_token;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int E = logits.extent_int(1);
     const int D = in.x.extent_int(1);
-    const int t = team.league_rank() / teams_per_token;
-    const int first = team.league_rank() % teams_per_token * rows_per_team;
+    const int T = in.x.extent_int(0);
+    const int t = team.league_rank() % T;
+    const int first = team.league_rank() / T * rows_per_team;
     const Storage* const x = &in.x(t, 0);
     if (first >= E) {
       const Real projected = dot<Real>(team, D, in.direction.data(), x);
@@ -47,7 +50,7 @@ struct Logits {
   }
 };
 
-// Teams (t, block of hidden numbers of one expert); the shared expert comes last.
+// Teams (block of hidden numbers of one expert, t); the shared expert comes last.
 template <class Storage>
 struct Hidden {
   using Real = Accum<Storage>;
@@ -62,8 +65,8 @@ struct Hidden {
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int D = in.x.extent_int(1), F = in.down.extent_int(2), K = in.selected.extent_int(1);
-    const int t = team.league_rank() / teams_per_token();
-    const int block = team.league_rank() % teams_per_token();
+    const int T = in.x.extent_int(0);
+    const int t = team.league_rank() % T, block = team.league_rank() / T;
     const int k = min(block / teams_per_expert(), K);
     const int first = (block - k * teams_per_expert()) * rows_per_team;
     const bool routed = k < K;
@@ -84,14 +87,13 @@ struct Hidden {
   }
 };
 
-// Teams (t, block of columns of y): the sum over k in its order, then the shared expert.
+// Teams (block of columns of y, t): the sum over k in its order, then the shared expert.
 template <class Storage>
 struct Output {
   using Real = Accum<Storage>;
 
   ExpertsDecode<Storage> in;
   Tensor<Storage, 2> y;
-  int teams_per_token;
   bool add;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
@@ -99,8 +101,9 @@ struct Output {
     const int F = in.down.extent_int(2);
     const int K = in.selected.extent_int(1);
     const int G = in.hidden.extent_int(1) - K * F;
-    const int t = team.league_rank() / teams_per_token;
-    const int first = team.league_rank() % teams_per_token * rows_per_team;
+    const int T = in.x.extent_int(0);
+    const int t = team.league_rank() % T;
+    const int first = team.league_rank() / T * rows_per_team;
     const int rows = min(rows_per_team, D - first);
     Real sum[rows_per_team] = {}, term[rows_per_team];
     for (int k = 0; k < K; ++k) {
@@ -131,7 +134,7 @@ void ExpertsDecode<Storage>::logits(const Exec& exec, const Tensor<Real, 2>& log
   const int shared = direction.extent(0) != 0 ? 1 : 0;
   const int count = teams(logits.extent_int(1)) + shared;
   Kokkos::parallel_for("experts_decode::logits", row_policy(exec, x.extent_int(0) * count),
-                       Logits<Storage>{*this, logits, count});
+                       Logits<Storage>{*this, logits});
 }
 
 template <class Storage>
@@ -143,7 +146,7 @@ void ExpertsDecode<Storage>::compute(const Exec& exec, const Tensor<Storage, 2>&
   Kokkos::parallel_for("experts_decode::hidden", row_policy(exec, T * inner.teams_per_token()),
                        inner);
   Kokkos::parallel_for("experts_decode::output", row_policy(exec, T * outer),
-                       Output<Storage>{*this, y, outer, write == Write::add});
+                       Output<Storage>{*this, y, write == Write::add});
 }
 
 template struct ExpertsDecode<bf16>;
