@@ -132,6 +132,12 @@ int read_pipeline(const Section& deck, int layers) {
 int read_data(const Section& deck, const Degrees& others, std::optional<int> ranks) {
   const int data = deck.get("data", 0);
   deck.check(data >= 0, "data", "must not be negative; 0: all ranks of the job");
+  constexpr double most_ranks = 1 << 24;  // products of degrees stay whole numbers
+  deck.check(
+      1.0 * others.tensor * others.context * others.pipeline * std::max(data, 1) <= most_ranks,
+      "data",
+      fmt::format("{} x {} x {} x {} ranks of tensor x context x pipeline x data are above {}",
+                  others.tensor, others.context, others.pipeline, data, most_ranks));
   if (!ranks) {
     return data;
   }
@@ -211,6 +217,14 @@ Degrees read_decoding_degrees(const Section& parallel, const ModelConfig& model,
   degrees.context = 1;
   degrees.expert = read_expert(parallel, model.layer.experts.experts, degrees);
   return degrees;
+}
+
+ProcessGrid decoding_grid(const std::vector<std::string>& keys, const ModelConfig& model,
+                          const Communicator& world) {
+  const Deck deck = Deck::parse("{}", "command line", keys);
+  const Degrees degrees = read_decoding_degrees(deck.section("parallel"), model, world.ranks());
+  deck.refuse_unread();
+  return ProcessGrid(degrees, world);
 }
 
 }  // namespace qnext

@@ -10,7 +10,6 @@
 #include "app/token_text.hpp"
 #include "app/trained_model.hpp"
 #include "core/profile.hpp"
-#include "io/deck.hpp"
 #include "parallel/communicator.hpp"
 
 #include <fmt/format.h>
@@ -149,15 +148,6 @@ struct Generate {
   }
 };
 
-// Keys of the section `parallel` are about this job, whatever the model was trained on.
-ProcessGrid grid_of(const std::vector<std::string>& keys, const ModelConfig& model,
-                    const Communicator& world) {
-  const Deck deck = Deck::parse("{}", "command line", keys);
-  const Degrees degrees = read_decoding_degrees(deck.section("parallel"), model, world.ranks());
-  deck.refuse_unread();
-  return ProcessGrid(degrees, world);
-}
-
 std::unique_ptr<TokenText> text_of(const GenerateOptions& options, const ModelSource& source) {
   const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
   auto text = path.empty() ? bytes_as_tokens() : tokens_of_file(path);
@@ -191,7 +181,7 @@ Status generate(const GenerateOptions& options, const Communicator& world) {
   const std::vector<std::string> parallel(of_job, of_model.end());
   of_model.erase(of_job, of_model.end());
   const ModelSource source = find_source(options, of_model);
-  const ProcessGrid grid = grid_of(parallel, source.model, world);
+  const ProcessGrid grid = decoding_grid(parallel, source.model, world);
   const auto text = text_of(options, source);
   const int vocabulary = source.model.vocabulary;
   std::vector<GenerationRequest> requests{request_of(options, *text, vocabulary)};
