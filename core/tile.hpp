@@ -23,7 +23,8 @@ struct Tile {
     return {data + row * stride + column, block_rows, block_columns, stride};
   }
 
-  KOKKOS_FUNCTION operator Tile<const Real>() const requires(!std::is_const_v<Real>) {
+  template <class Const>
+  requires std::is_same_v<Const, const Real> KOKKOS_FUNCTION operator Tile<Const>() const {
     return {data, rows, columns, stride};
   }
 };
