@@ -23,6 +23,9 @@ struct Chosen {
   bool cut = false;               // the context lost its beginning
 };
 
+/// Notes the sums of a question, called `place`, that are not finite.
+void note(const Chosen& chosen, const std::string& place, NotFinite& not_finite);
+
 std::vector<Chosen> choose(const EvaluationInputs& inputs, const std::vector<Choice>& choices);
 
 }  // namespace qnext

@@ -93,6 +93,9 @@ struct EvaluateOptions {
   int stride = 0;              // perplexity: tokens between windows; 0: window - 1
   int shots = 5;               // mmlu
   std::int64_t limit = 0;      // documents, lines, or questions of a subject; 0: all
+
+  /// Keys of the section parallel: how the ranks of this job share the model.
+  std::vector<std::string> overrides = {};
 };
 
 struct TokenizeOptions {
@@ -118,7 +121,7 @@ Status generate(const GenerateOptions& options, const Communicator& world);
 Status compare(const CompareOptions& options);
 Status convert(const ConvertOptions& options);
 Status bench(const BenchOptions& options, const Communicator& world);
-Status evaluate(const EvaluateOptions& options);
+Status evaluate(const EvaluateOptions& options, const Communicator& world);
 Status tokenize(const TokenizeOptions& options);
 Status info(const InfoOptions& options);
 

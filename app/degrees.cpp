@@ -53,10 +53,12 @@ std::string tensor_obstacle(int tensor, const ModelConfig& model, int sequence) 
   return "";
 }
 
+constexpr int largest_named = 1 << 16;  // of degrees that a message offers
+
 // "1, 2, 4": the numbers up to n that divide it.
 std::string divisors(int n) {
   std::string text;
-  for (int d = 1; d <= n; ++d) {
+  for (int d = 1; d <= std::min(n, largest_named); ++d) {
     if (n % d == 0) {
       text += fmt::format("{}{}", d == 1 ? "" : ", ", d);
     }
@@ -72,7 +74,8 @@ int read_tensor(const Section& deck, const ModelConfig& model, int sequence) {
     return tensor;
   }
   std::string fitting;
-  for (int degree = 1; degree <= tensor || degree <= model.layer.attention.heads; ++degree) {
+  const int most = std::min(std::max(tensor, model.layer.attention.heads), largest_named);
+  for (int degree = 1; degree <= most; ++degree) {
     if (tensor_obstacle(degree, model, sequence).empty()) {
       fitting += fmt::format("{}{}", fitting.empty() ? "" : ", ", degree);
     }
@@ -108,9 +111,10 @@ int read_context(const Section& deck, int tensor, const ModelConfig& model, int 
   if (reason.empty()) {
     return context;
   }
-  constexpr int largest_named = 64;
+  constexpr int always_named = 64;
   std::string fitting;
-  for (int degree = 1; degree <= std::max(context, largest_named); ++degree) {
+  const int most = std::min(std::max(context, always_named), largest_named);
+  for (int degree = 1; degree <= most; ++degree) {
     if (context_obstacle(degree, tensor, model, sequence).empty()) {
       fitting += fmt::format("{}{}", fitting.empty() ? "" : ", ", degree);
     }
@@ -132,6 +136,12 @@ int read_pipeline(const Section& deck, int layers) {
 int read_data(const Section& deck, const Degrees& others, std::optional<int> ranks) {
   const int data = deck.get("data", 0);
   deck.check(data >= 0, "data", "must not be negative; 0: all ranks of the job");
+  constexpr double most_ranks = 1 << 24;  // products of degrees stay whole numbers
+  deck.check(
+      1.0 * others.tensor * others.context * others.pipeline * std::max(data, 1) <= most_ranks,
+      "data",
+      fmt::format("{} x {} x {} x {} ranks of tensor x context x pipeline x data are above {}",
+                  others.tensor, others.context, others.pipeline, data, most_ranks));
   if (!ranks) {
     return data;
   }
@@ -211,6 +221,14 @@ Degrees read_decoding_degrees(const Section& parallel, const ModelConfig& model,
   degrees.context = 1;
   degrees.expert = read_expert(parallel, model.layer.experts.experts, degrees);
   return degrees;
+}
+
+ProcessGrid decoding_grid(const std::vector<std::string>& keys, const ModelConfig& model,
+                          const Communicator& world) {
+  const Deck deck = Deck::parse("{}", "command line", keys);
+  const Degrees degrees = read_decoding_degrees(deck.section("parallel"), model, world.ranks());
+  deck.refuse_unread();
+  return ProcessGrid(degrees, world);
 }
 
 }  // namespace qnext

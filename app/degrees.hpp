@@ -28,8 +28,12 @@ bool fits(const Degrees& degrees, const ModelConfig& model, const SharedData& da
 Degrees read_degrees(const Section& parallel, const ModelConfig& model, const SharedData& data,
                      std::optional<int> ranks);
 
-/// The same for `generate`, where data and context ranks take documents of their own, so that there
-/// are data ranks alone: a document is not cut. `ranks` are those of the job.
+/// The same for programs that train nothing, where data and context ranks take documents of their
+/// own, so that there are data ranks alone: a document is not cut. `ranks` are those of the job.
 Degrees read_decoding_degrees(const Section& parallel, const ModelConfig& model, int ranks);
+
+/// That grid of the ranks of this job, from keys of the command line: "parallel.tensor=2".
+ProcessGrid decoding_grid(const std::vector<std::string>& keys, const ModelConfig& model,
+                          const Communicator& world);
 
 }  // namespace qnext

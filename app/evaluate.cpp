@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/evaluate.hpp"
 
+#include "app/degrees.hpp"
 #include "core/require.hpp"
 #include "core/version.hpp"
 
@@ -51,7 +52,19 @@ Json::Object settings(const EvaluationInputs& inputs, const ModelSource& source)
           {"backend", Json::of(std::string(v.backend))}};
 }
 
-void write(const std::string& path, const Json::Object& object) {
+void show(const EvaluationReport& report) {
+  for (const auto& [name, value] : report.numbers) {
+    std::fputs(fmt::format("{}={}\n", name, value.to_string()).c_str(), stdout);
+  }
+  if (!report.passed()) {
+    std::fputs((report.failure + "\n").c_str(), stdout);
+  }
+}
+
+void write(const std::string& path, const EvaluationReport& report, Json::Object object) {
+  for (const auto& part : {report.numbers, report.details}) {
+    object.insert(object.end(), part.begin(), part.end());
+  }
   std::ofstream out(path, std::ios::binary);
   out << Json::of(object).to_string() << "\n";
   out.close();
@@ -62,32 +75,41 @@ void write(const std::string& path, const Json::Object& object) {
 
 }  // namespace
 
-Status evaluate(const EvaluateOptions& options) {
+void NotFinite::add(const std::string& place) {
+  constexpr std::size_t most_places = 1000;
+  ++count_;
+  if (places_.size() < most_places) {
+    places_.push_back(Json::of(place));
+  }
+}
+
+void NotFinite::tell(EvaluationReport& report) const {
+  if (count_ > 0) {
+    report.numbers.emplace_back("not_finite", Json::of(count_));
+    report.details.emplace_back("not_finite_at", Json::of(places_));
+    report.failure = fmt::format("{} log-probabilities are not finite, the first of {}", count_,
+                                 places_.front().text("place"));
+  }
+}
+
+Status evaluate(const EvaluateOptions& options, const Communicator& world) {
   const Kind& kind = kind_named(options.what);
   if (options.window < 2) {
     throw InputError(fmt::format("--window {}: must be at least 2 tokens", options.window));
   }
   const ModelSource source = find_model(options.model, {}, options.precision);
-  const auto model = open_language_model(source, options.window);
+  const ProcessGrid grid = decoding_grid(options.overrides, source.model, world);
+  const auto model = open_language_model(source, options.window, grid);
   TextTokens text(options.tokenizer.empty() ? source.tokenizer : options.tokenizer);
-  const EvaluationInputs inputs{options, *model, text};
+  const EvaluationInputs inputs{options, *model, text, world.first()};
   const EvaluationReport report = kind.run(inputs);
-  for (const auto& [name, value] : report.numbers) {
-    std::fputs(fmt::format("{}={}\n", name, value.to_string()).c_str(), stdout);
-  }
-  if (!options.output.empty()) {
-    Json::Object all = settings(inputs, source);
-    for (const auto& part : {report.numbers, report.details}) {
-      all.insert(all.end(), part.begin(), part.end());
+  if (world.first()) {
+    show(report);
+    if (!options.output.empty()) {
+      write(options.output, report, settings(inputs, source));
     }
-    write(options.output, all);
   }
-  if (!report.passed) {
-    std::fputs(fmt::format("the divergence is above --max-kl {}\n", options.max_kl).c_str(),
-               stdout);
-    return Status::bad_number;
-  }
-  return Status::done;
+  return report.passed() ? Status::done : Status::bad_number;
 }
 
 }  // namespace qnext

@@ -16,13 +16,29 @@ struct EvaluationInputs {
   const EvaluateOptions& options;
   LanguageModel& model;
   TextTokens& text;
+  bool first = true;  // of the ranks: the one that writes files
 };
 
 /// What comes out: numbers in the order in which they are shown, and more for the file alone.
 struct EvaluationReport {
   Json::Object numbers = {};
   Json::Object details = {};
-  bool passed = true;
+  std::string failure = {};  // what makes the status 4
+
+  bool passed() const { return failure.empty(); }
+};
+
+/// Where log-probabilities are not finite.
+class NotFinite {
+ public:
+  void add(const std::string& place);
+
+  /// Into the report: how many, the first places, and the failure.
+  void tell(EvaluationReport& report) const;
+
+ private:
+  std::int64_t count_ = 0;
+  Json::List places_;
 };
 
 /// Against golden logits: divergence in nats, agreement of the most probable token, difference.

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 
@@ -91,6 +92,14 @@ std::vector<Chosen> choose(const EvaluationInputs& inputs, const std::vector<Cho
   return results;
 }
 
+void note(const Chosen& chosen, const std::string& place, NotFinite& not_finite) {
+  for (std::size_t i = 0; i < chosen.sums.size(); ++i) {
+    if (!std::isfinite(chosen.sums[i])) {
+      not_finite.add(fmt::format("choice {} of {}", i, place));
+    }
+  }
+}
+
 EvaluationReport evaluate_loglikelihood(const EvaluationInputs& inputs) {
   std::vector<ScoredText> texts;
   each_line(inputs, [&](const Json& json, const std::string& where) {
@@ -99,7 +108,11 @@ EvaluationReport evaluate_loglikelihood(const EvaluationInputs& inputs) {
   double sum = 0.0;
   std::int64_t tokens = 0, greedy = 0, cut = 0;
   Json::List items;
+  NotFinite not_finite;
   for (const TextScore& score : score_texts(inputs, texts)) {
+    if (!std::isfinite(score.sum)) {
+      not_finite.add(fmt::format("item {}", items.size() + 1));
+    }
     sum += score.sum;
     tokens += score.tokens;
     greedy += score.greedy ? 1 : 0;
@@ -118,6 +131,7 @@ EvaluationReport evaluate_loglikelihood(const EvaluationInputs& inputs) {
                     {"greedy", Json::of(static_cast<double>(greedy) / static_cast<double>(count))},
                     {"cut", Json::of(cut)}};
   report.details.emplace_back("scores", Json::of(items));
+  not_finite.tell(report);
   return report;
 }
 
@@ -129,7 +143,9 @@ EvaluationReport evaluate_choice(const EvaluationInputs& inputs) {
   const std::vector<Chosen> chosen = choose(inputs, choices);
   std::int64_t right = 0, right_by_byte = 0, cut = 0;
   Json::List items;
+  NotFinite not_finite;
   for (std::size_t i = 0; i < choices.size(); ++i) {
+    note(chosen[i], fmt::format("item {}", i + 1), not_finite);
     right += chosen[i].by_sum == choices[i].answer ? 1 : 0;
     right_by_byte += chosen[i].by_byte == choices[i].answer ? 1 : 0;
     cut += chosen[i].cut ? 1 : 0;
@@ -148,6 +164,7 @@ EvaluationReport evaluate_choice(const EvaluationInputs& inputs) {
                     {"accuracy_per_byte", Json::of(static_cast<double>(right_by_byte) / count)},
                     {"cut", Json::of(cut)}};
   report.details.emplace_back("choices", Json::of(items));
+  not_finite.tell(report);
   return report;
 }
 

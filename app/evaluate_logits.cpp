@@ -219,7 +219,7 @@ EvaluationReport evaluate_logits(const EvaluationInputs& inputs) {
   const std::string& path = inputs.options.data;
   const std::vector<Prompt> prompts =
       is_hdf5(path) ? read_hdf5(path) : read_jsonl(path, inputs.text);
-  Writer writer(inputs.options.write);
+  Writer writer(inputs.first ? inputs.options.write : "");
   Difference all;
   for (const Prompt& prompt : prompts) {
     const std::vector<double> logits = inputs.model.logits(prompt.tokens);
@@ -239,7 +239,9 @@ EvaluationReport evaluate_logits(const EvaluationInputs& inputs) {
     report.numbers.emplace_back("top1_agreement",
                                 Json::of(static_cast<double>(all.agree) / positions));
     report.numbers.emplace_back("max_difference", Json::of(all.max_difference));
-    report.passed = all.max_kl <= inputs.options.max_kl;
+    if (!(all.max_kl <= inputs.options.max_kl)) {  // NaN too
+      report.failure = fmt::format("the divergence is above --max-kl {}", inputs.options.max_kl);
+    }
   } else if (inputs.options.write.empty()) {
     throw InputError(path + ": holds no logits to compare with, and --write asks for none");
   }

@@ -82,6 +82,7 @@ EvaluationReport evaluate_mmlu(const EvaluationInputs& inputs) {
   std::int64_t all = 0, all_right = 0, cut = 0;
   double sum_of_means = 0.0;
   Json::Object by_subject;
+  NotFinite not_finite;
   for (const std::string& subject : subjects_of(inputs.options.data)) {
     const auto examples = read_questions(folder / "dev" / (subject + "_dev.csv"));
     if (static_cast<int>(examples.size()) < shots) {
@@ -107,6 +108,7 @@ EvaluationReport evaluate_mmlu(const EvaluationInputs& inputs) {
     for (std::size_t i = 0; i < choices.size(); ++i) {
       right += chosen[i].by_sum == choices[i].answer ? 1 : 0;
       cut += chosen[i].cut ? 1 : 0;
+      note(chosen[i], fmt::format("question {} of {}", i + 1, subject), not_finite);
     }
     const auto count = static_cast<std::int64_t>(choices.size());
     const double mean = static_cast<double>(right) / static_cast<double>(count);
@@ -125,6 +127,7 @@ EvaluationReport evaluate_mmlu(const EvaluationInputs& inputs) {
       {"micro_accuracy", Json::of(static_cast<double>(all_right) / static_cast<double>(all))},
       {"cut", Json::of(cut)}};
   report.details.emplace_back("by_subject", Json::of(by_subject));
+  not_finite.tell(report);
   return report;
 }
 

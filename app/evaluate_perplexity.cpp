@@ -17,18 +17,22 @@ namespace {
 struct Window {
   std::vector<int> tokens;
   int scored;
+  std::int64_t document, begin;  // counted from 1; from 0
 };
 
 // Windows of at most W tokens, each `stride` behind the one before. Every token of the document
 // but the first is scored once, with at least W - stride tokens before it as soon as there are so
 // many.
-void cut(const std::vector<int>& document, int most, int stride, std::vector<Window>& windows) {
+void cut(const std::vector<int>& document, std::int64_t number, int most, int stride,
+         std::vector<Window>& windows) {
   const auto length = static_cast<std::int64_t>(document.size());
   std::int64_t done = 1;  // tokens that are scored, or have nothing before them
   for (std::int64_t begin = 0; done < length; begin += stride) {
     const std::int64_t end = std::min<std::int64_t>(begin + most, length);
-    windows.push_back(
-        {{document.begin() + begin, document.begin() + end}, static_cast<int>(end - done)});
+    windows.push_back({{document.begin() + begin, document.begin() + end},
+                       static_cast<int>(end - done),
+                       number,
+                       begin});
     done = end;
   }
 }
@@ -65,6 +69,7 @@ class Perplexity {
   }
 
   int stride() const { return stride_; }
+  const NotFinite& not_finite() const { return not_finite_; }
 
  private:
   bool enough() const {
@@ -101,7 +106,7 @@ class Perplexity {
   void add(const std::vector<int>& document, std::int64_t bytes) {
     ++sums_.documents;
     sums_.bytes += bytes;
-    cut(document, most_, stride_, windows_);
+    cut(document, sums_.documents, most_, stride_, windows_);
     if (windows_.size() >= 256) {
       flush();
     }
@@ -117,6 +122,10 @@ class Perplexity {
       const auto& tokens = scores[w].tokens;
       for (std::size_t i = tokens.size() - windows_[w].scored; i < tokens.size(); ++i) {
         sums_.loss -= tokens[i].log_probability;
+        if (!std::isfinite(tokens[i].log_probability)) {
+          not_finite_.add(fmt::format("token {} of document {}", windows_[w].begin + i + 2,
+                                      windows_[w].document));
+        }
         ++sums_.tokens;
       }
     }
@@ -127,6 +136,7 @@ class Perplexity {
   int most_, stride_;
   std::vector<Window> windows_;
   Sums sums_;
+  NotFinite not_finite_;
 };
 
 }  // namespace
@@ -145,6 +155,7 @@ EvaluationReport evaluate_perplexity(const EvaluationInputs& inputs) {
     report.numbers.emplace_back(
         "bits_per_byte", Json::of(sums.loss / std::log(2.0) / static_cast<double>(sums.bytes)));
   }
+  perplexity.not_finite().tell(report);
   return report;
 }
 

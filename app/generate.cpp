@@ -11,7 +11,6 @@
 #include "app/token_text.hpp"
 #include "app/trained_model.hpp"
 #include "core/profile.hpp"
-#include "io/deck.hpp"
 #include "parallel/communicator.hpp"
 
 #include <fmt/format.h>
@@ -201,15 +200,6 @@ struct Generate {
   }
 };
 
-// Keys of the section `parallel` are about this job, whatever the model was trained on.
-ProcessGrid grid_of(const std::vector<std::string>& keys, const ModelConfig& model,
-                    const Communicator& world) {
-  const Deck deck = Deck::parse("{}", "command line", keys);
-  const Degrees degrees = read_decoding_degrees(deck.section("parallel"), model, world.ranks());
-  deck.refuse_unread();
-  return ProcessGrid(degrees, world);
-}
-
 std::unique_ptr<TokenText> text_of(const GenerateOptions& options, const ModelSource& source) {
   const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
   const auto kept = path.empty() ? source.file(tokenizer_file) : std::nullopt;
@@ -251,7 +241,7 @@ Status generate(const GenerateOptions& options, const Communicator& world) {
   const std::vector<std::string> parallel(of_job, of_model.end());
   of_model.erase(of_job, of_model.end());
   const ModelSource source = find_source(options, of_model);
-  const ProcessGrid grid = grid_of(parallel, source.model, world);
+  const ProcessGrid grid = decoding_grid(parallel, source.model, world);
   if (!options.chat.empty() && grid.degrees.data > 1) {
     throw InputError(
         fmt::format("--chat: a conversation is one document, and {} ranks of parallel.data "

@@ -3,15 +3,19 @@
 
 #include "app/activations.hpp"
 #include "app/model_start.hpp"
+#include "app/pipeline_cut.hpp"
 #include "app/precision.hpp"
+#include "app/stage_messages.hpp"
 #include "app/trained_model.hpp"
 #include "core/fence.hpp"
+#include "core/parts.hpp"
 #include "core/require.hpp"
 #include "layers/kernels/token_scores.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace qnext {
 namespace {
@@ -46,17 +50,41 @@ struct Row {
   std::vector<Asked> asked;  // in the order of t
 };
 
+// What ranks tell each other of one score.
+struct Answer {
+  int row;  // of those that were scored together
+  int asked;
+  TokenScore score;
+};
+
+// whole(i, first + j) = part(i, j)
+template <class Real>
+void copy_columns(const Exec& exec, const Tensor<const Real, 2>& part, int first,
+                  const Tensor<Real, 2>& whole) {
+  const int width = part.extent_int(1);
+  Kokkos::parallel_for(
+      "language_model::copy_columns",
+      Kokkos::RangePolicy<Exec>(exec, 0, std::int64_t{1} * part.extent_int(0) * width),
+      KOKKOS_LAMBDA(const std::int64_t n) {
+        whole(n / width, first + n % width) = part(n / width, n % width);
+      });
+}
+
 template <class Storage>
 class ModelOfStorage : public LanguageModel {
  public:
   using Real = Accum<Storage>;
 
-  ModelOfStorage(const ModelSource& source, int tokens)
+  ModelOfStorage(const ModelSource& source, int tokens, const ProcessGrid& grid)
       : most_(tokens),
-        trained_(source.model, false),
+        grid_(grid),
+        trained_(source.model, false, grid, chunks_of_stage(source.model, tokens, grid)),
         memory_(trained_.model, {tokens, std::min(tokens, most_documents), 1}),
-        logits_("logits", block, source.model.vocabulary) {
-    start_weights(source.weights, 0, trained_.table);
+        messages_(grid, trained_.model),
+        logits_("logits", block, source.model.vocabulary),
+        parts_("logits of tensor ranks",
+               grid.degrees.tensor > 1 ? std::int64_t{block} * source.model.vocabulary : 0) {
+    start_weights(source.weights, 0, trained_.table, grid.world);
   }
 
   int vocabulary() const override { return trained_.model.config().vocabulary; }
@@ -64,13 +92,27 @@ class ModelOfStorage : public LanguageModel {
 
   std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) override {
     std::vector<ScoresOfTokens> scores(documents.size());
+    std::vector<Row> rows;
     for (std::size_t d = 0; d < documents.size();) {
-      Row row;
+      Row& row = rows.emplace_back();
       do {
         add(documents[d], scores[d], row);
         ++d;
       } while (d < documents.size() && fits(row, documents[d].tokens));
-      answer(row);
+    }
+    std::vector<Answer> mine;
+    const int count = static_cast<int>(rows.size()), ranks = grid_.degrees.data;
+    for (int first = 0; first < count; first += ranks) {
+      // Experts may be on other data ranks: one without a row computes the last one with them.
+      const int r = first + grid_.place.data;
+      answer(rows[std::min(r, count - 1)], std::min(r, count - 1), r < count, mine);
+    }
+    std::vector<Answer> all = grid_.world.all_gather(mine);
+    std::sort(all.begin(), all.end(), [](const Answer& a, const Answer& b) {
+      return std::pair(a.row, a.asked) < std::pair(b.row, b.asked);
+    });
+    for (const Answer& answer : all) {
+      rows[answer.row].asked[answer.asked].answer->push_back(answer.score);
     }
     return scores;
   }
@@ -80,15 +122,28 @@ class ModelOfStorage : public LanguageModel {
     ScoresOfTokens unused;
     add({document, {}}, unused, row);
     const auto normed = forward(row);
-    std::vector<double> all;
+    std::vector<double> mine;
     for (int first = 0; first < normed.extent_int(0); first += block) {
       const auto host = on_host(logits_of(normed, first));
-      all.insert(all.end(), host.data(), host.data() + host.size());
+      if (speaks() && grid_.place.data == 0) {
+        mine.insert(mine.end(), host.data(), host.data() + host.size());
+      }
     }
-    return all;
+    return grid_.world.ranks() == 1 ? mine : grid_.world.all_gather(mine);
   }
 
  private:
+  // Whole layers, so that stages have about the same work.
+  static std::vector<Chunk> chunks_of_stage(const ModelConfig& model, int tokens,
+                                            const ProcessGrid& grid) {
+    const int stages = grid.degrees.pipeline;
+    return PipelineCut{stages, 1, balanced_cut(model, stages, 1, tokens)}.chunks_of(
+        grid.place.pipeline);
+  }
+
+  bool last_stage() const { return grid_.place.pipeline == grid_.degrees.pipeline - 1; }
+  bool speaks() const { return last_stage() && grid_.place.tensor == 0; }
+
   bool fits(const Row& row, const std::vector<int>& document) const {
     return row.lengths.size() < most_documents &&
            row.tokens.size() + document.size() <= static_cast<std::size_t>(most_);
@@ -124,26 +179,52 @@ class ModelOfStorage : public LanguageModel {
     row.lengths.push_back(static_cast<int>(tokens.size()));
   }
 
-  // The input of the head, (T, D).
+  // The input of the head, (T, D) of all tensor ranks; nothing where another stage has it.
   Tensor<const Storage, 2> forward(const Row& row) {
     const MicrobatchShape shape{static_cast<int>(row.tokens.size()),
                                 static_cast<int>(row.lengths.size()), 1};
     auto& slot = memory_.slot(0, 0, shape);
+    const auto& work = memory_.work(shape);
     slot.batch = {on_device(row.tokens), on_device(row.labels), make_documents(row.lengths)};
-    trained_.model.forward(exec_, slot.batch, Dropout{}, slot.saved, memory_.work(shape));
-    return slot.saved.normed;
+    messages_.receive_input(slot);
+    trained_.model.forward(exec_, slot.batch, Dropout{}, slot.saved, work);
+    messages_.send_output(slot);
+    return last_stage() ? trained_.model.head().all_rows(exec_, slot.saved.normed, work.head)
+                        : Tensor<const Storage, 2>();
   }
 
   Tensor<Real, 2> logits_of(const Tensor<const Storage, 2>& normed, int first) {
     const int rows = std::min(block, normed.extent_int(0) - first), D = normed.extent_int(1);
+    const Tensor<const Storage, 2> hidden(normed.data() + std::int64_t{first} * D, rows, D);
     const Tensor<Real, 2> logits(logits_.data(), rows, vocabulary());
-    trained_.model.logits(
-        exec_, Tensor<const Storage, 2>(normed.data() + std::int64_t{first} * D, rows, D), logits);
+    if (grid_.degrees.tensor == 1) {
+      trained_.model.logits(exec_, hidden, logits);
+      return logits;
+    }
+    const auto& head = trained_.model.head();
+    const int ranks = grid_.degrees.tensor;
+    trained_.model.logits(exec_, hidden,
+                          Tensor<Real, 2>(parts_.data() + std::int64_t{rows} * head.first_token(),
+                                          rows, head.tokens_of_rank()));
+    std::vector<std::int64_t> borders;
+    for (int r = 0; r <= ranks; ++r) {
+      borders.push_back(rows * part_begin(vocabulary(), r, ranks));
+    }
+    grid_.tensor.all_gather_parts(Tensor<Real, 1>(parts_.data(), borders.back()), borders);
+    for (int r = 0; r < ranks; ++r) {
+      const auto width = static_cast<int>((borders[r + 1] - borders[r]) / rows);
+      copy_columns<Real>(exec_, Tensor<const Real, 2>(parts_.data() + borders[r], rows, width),
+                         static_cast<int>(borders[r] / rows), logits);
+    }
     return logits;
   }
 
-  void answer(const Row& row) {
+  // Adds the answers of a row to `mine` where this rank speaks, and they are wanted.
+  void answer(const Row& row, int number, bool wanted, std::vector<Answer>& mine) {
     const auto normed = forward(row);
+    if (!last_stage()) {
+      return;
+    }
     const int N = static_cast<int>(row.asked.size());
     std::vector<int> rows, tokens;  // of a block of logits; (N)
     for (const Asked& asked : row.asked) {
@@ -169,26 +250,31 @@ class ModelOfStorage : public LanguageModel {
     }
     const auto log_probabilities = on_host(log_probability);
     const auto bests = on_host(best);
-    for (int i = 0; i < N; ++i) {
-      row.asked[i].answer->push_back({log_probabilities(i), bests(i) == tokens[i]});
+    for (int i = 0; wanted && speaks() && i < N; ++i) {
+      mine.push_back({number, i, {log_probabilities(i), bests(i) == tokens[i]}});
     }
   }
 
   int most_;
+  ProcessGrid grid_;
   TrainedModel<Storage> trained_;
   ActivationMemory<Storage> memory_;
+  StageMessages<Storage> messages_;
   Tensor<Real, 2> logits_;  // (block, V)
+  Tensor<Real, 1> parts_;   // those of each tensor rank, (block, V / ranks) one behind the other
   Exec exec_;
 };
 
 }  // namespace
 
-std::unique_ptr<LanguageModel> open_language_model(const ModelSource& source, int tokens) {
+std::unique_ptr<LanguageModel> open_language_model(const ModelSource& source, int tokens,
+                                                   const ProcessGrid& grid) {
   ModelSource evaluated = source;
+  evaluated.model.balance = {};
   evaluated.model.recompute = Recompute::block;  // layers share their memory
   evaluated.model.layer.experts.capacity.rule = Capacity::Rule::dropless;
   return with_storage(source.precision, [&]<class Storage>() -> std::unique_ptr<LanguageModel> {
-    return std::make_unique<ModelOfStorage<Storage>>(evaluated, tokens);
+    return std::make_unique<ModelOfStorage<Storage>>(evaluated, tokens, grid);
   });
 }
 

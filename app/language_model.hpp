@@ -2,6 +2,7 @@
 #pragma once
 
 #include "app/model_source.hpp"
+#include "parallel/process_grid.hpp"
 
 #include <memory>
 #include <vector>
@@ -25,7 +26,8 @@ struct ScoresOfTokens {
   std::vector<TokenScore> next = {};
 };
 
-/// A trained model that judges texts, whatever its precision is.
+/// A trained model that judges texts, whatever its precision is. Every call is made by all ranks of
+/// its grid with the same texts, and answers all of them.
 class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
@@ -33,7 +35,8 @@ class LanguageModel {
   virtual int vocabulary() const = 0;
   virtual int most_tokens() const = 0;  // of one document
 
-  /// Short documents share a forward pass, in which none sees another.
+  /// Short documents share a forward pass, in which none sees another. Data ranks take the passes
+  /// in turns; what shares one, and so every bit, does not depend on their number.
   virtual std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) = 0;
 
   /// logits (T, V) of one document.
@@ -41,6 +44,7 @@ class LanguageModel {
 };
 
 /// `tokens`: of one forward pass, and of a document, at most.
-std::unique_ptr<LanguageModel> open_language_model(const ModelSource& source, int tokens);
+std::unique_ptr<LanguageModel> open_language_model(const ModelSource& source, int tokens,
+                                                   const ProcessGrid& grid = {});
 
 }  // namespace qnext

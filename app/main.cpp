@@ -55,7 +55,7 @@ struct Run {
   Status operator()(const CompareOptions& options) const { return compare(options); }
   Status operator()(const ConvertOptions& options) const { return convert(options); }
   Status operator()(const BenchOptions& options) const { return bench(options, world); }
-  Status operator()(const EvaluateOptions& options) const { return evaluate(options); }
+  Status operator()(const EvaluateOptions& options) const { return evaluate(options, world); }
   Status operator()(const TokenizeOptions& options) const { return tokenize(options); }
   Status operator()(const InfoOptions& options) const { return info(options); }
 };
@@ -63,7 +63,8 @@ struct Run {
 bool runs_on_ranks(const auto& command) {
   const auto* const bench = std::get_if<BenchOptions>(&command);
   return std::holds_alternative<TrainOptions>(command) ||
-         std::holds_alternative<GenerateOptions>(command) || (bench && bench->what == "machine");
+         std::holds_alternative<GenerateOptions>(command) ||
+         std::holds_alternative<EvaluateOptions>(command) || (bench && bench->what == "machine");
 }
 
 Status run(int argc, char** argv, const Runtime& runtime) {
@@ -74,9 +75,10 @@ Status run(int argc, char** argv, const Runtime& runtime) {
     return Status::done;
   }
   if (world.ranks() > 1 && !runs_on_ranks(line.command)) {
-    throw InputError(fmt::format(
-        "the job has {} ranks; only train, generate and bench machine run on more than one",
-        world.ranks()));
+    throw InputError(
+        fmt::format("the job has {} ranks; only train, generate, evaluate and bench machine run on "
+                    "more than one",
+                    world.ranks()));
   }
   const KokkosRuntime kokkos(line.kokkos);
   flush_subnormals();

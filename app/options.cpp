@@ -168,6 +168,8 @@ void add_evaluate(CLI::App& command, EvaluateOptions& options) {
                   "golden logits (JSONL or HDF5); text, JSONL or token files; JSONL of contexts; "
                   "the folder of MMLU")
       ->required();
+  command.add_option("overrides", options.overrides,
+                     "how the ranks of this job share the model: parallel.expert=2");
   command.add_option("--tokenizer", options.tokenizer,
                      "tokenizer.json or its folder; else that of the model's folder, or bytes");
   command.add_option("--precision", options.precision,

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <utility>
@@ -41,6 +43,21 @@ PosixFile PosixFile::open_for_writing(const std::string& path) {
 }
 PosixFile PosixFile::create(const std::string& path) {
   return {path, O_RDWR | O_CREAT | O_TRUNC};
+}
+
+PosixFile PosixFile::open_alone(const std::string& path) {
+  while (true) {
+    PosixFile file(path, O_RDWR | O_CREAT);
+    if (::flock(file.descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      throw InputError(path + ": another program writes it; wait for its end, or name other files");
+    }  // what knows no locks is taken as it is
+    struct stat opened {
+    }, named{};
+    if (::fstat(file.descriptor_, &opened) == 0 && ::stat(path.c_str(), &named) == 0 &&
+        opened.st_dev == named.st_dev && opened.st_ino == named.st_ino) {
+      return file;
+    }  // its owner has given it another name in between
+  }
 }
 
 PosixFile::PosixFile(PosixFile&& other) noexcept

@@ -13,6 +13,9 @@ class PosixFile {
   static PosixFile open_for_writing(const std::string& path);  // an existing file, as it is
   static PosixFile create(const std::string& path);            // empty, whatever was there
 
+  /// Opens or makes a file that no other program may open in this way until it is closed.
+  static PosixFile open_alone(const std::string& path);
+
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&&) = delete;
   ~PosixFile();

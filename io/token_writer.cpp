@@ -78,6 +78,7 @@ TokenWriter::TokenWriter(const std::string& prefix, int vocabulary, const std::s
   if (error) {
     throw EnvironmentError(folder + ": the folder cannot be made: " + error.message());
   }
+  alone_.emplace(PosixFile::open_alone(prefix + ".bin.part"));
   if (fs::exists(prefix + ".progress")) {
     take_up();
   }

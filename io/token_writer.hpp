@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace qnext {
@@ -27,6 +28,7 @@ class TokenWriter {
  public:
   /// Ids are below `vocabulary`: 16 bits hold them up to 65500, else 32. What an earlier writer
   /// left is taken up where its `settings`, a hash of all that decides the bytes, are the same.
+  /// Throws InputError where another one is at work.
   TokenWriter(const std::string& prefix, int vocabulary, const std::string& settings);
   ~TokenWriter();
 
@@ -53,6 +55,7 @@ class TokenWriter {
   std::string prefix_, settings_;
   int id_bytes_;
   TokenProgress progress_;
+  std::optional<PosixFile> alone_;  // PREFIX.bin.part, for as long as this one writes
   std::unique_ptr<Growing> ids_, lengths_, mask_;
 };
 

@@ -23,7 +23,19 @@ std::vector<std::string> seeds() {
               "  evaluate: {last_fraction: 0.1}\n  sequence: 8\n  batch: 8\n"
               "optimizer: {learning_rate: {peak: 1e-4, schedule: warmup_stable_decay, decay: 2}}\n"
               "parallel: {tensor: 2, pipeline: 2, data: 2}\noutput: {checkpoint_every: {minutes: "
-              "1}}\n"};
+              "1}}\n",
+          // More ranks than a number holds.
+          "run: {name: c, steps: 1}\n" + model +
+              "data: {train: a.txt, sequence: 32, batch: 4}\n"
+              "optimizer: {learning_rate: {peak: 1.0e-3}}\n"
+              "parallel: {tensor: 2, data: 2147483647}\n",
+          // A message would offer more degrees than can be counted.
+          "run: {name: d, steps: 1}\nmodel:\n  vocabulary: 8\n  width: 8\n  layers: 1\n"
+          "  attention: {heads: 1, key_value_heads: 1, head_width: 8}\n"
+          "  delta_net: {key_heads: 1, value_heads: 1, key_width: 8, value_width: 8}\n"
+          "  experts: {count: 2147483647, per_token: 1, width: 8}\n"
+          "data: {train: a.txt, sequence: 32, batch: 4}\n"
+          "optimizer: {learning_rate: {peak: 1.0e-3}}\nparallel: {expert: 5}\n"};
 }
 
 std::vector<std::string> words() {

@@ -23,7 +23,7 @@ expect_one_message() {
 expect_status 2 on 3 "$QNEXT" train missing.yaml
 expect_one_message "qnext: rank 0 of 3: missing.yaml: cannot be read"
 expect_status 2 on 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml"
-expect_one_message "only train, generate and bench machine run on more than one"
+expect_one_message "only train, generate, evaluate and bench machine run on more than one"
 prefix="on 4" expect_status 2 tiny output.folder=shares
 expect_one_message "4 data ranks cannot share the 2 microbatches of a step (data.batch 4 / data.microbatch 2)"
 

@@ -39,7 +39,8 @@ class Alphabet : public LanguageModel {
       scores.emplace_back();
       const auto add = [&, &all = tokens](std::size_t t, int token, auto& list) {
         const bool follows = token == all[t - 1] + 1;
-        list.push_back({log_probability(static_cast<int>(t), follows, vocabulary_), follows});
+        const double score = log_probability(static_cast<int>(t), follows, vocabulary_);
+        list.push_back({token == broken ? std::nan("") : score, follows});
       };
       for (std::size_t t = 1; t < tokens.size(); ++t) {
         add(t, tokens[t], scores.back().tokens);
@@ -52,6 +53,7 @@ class Alphabet : public LanguageModel {
   }
 
   int passes = 0;
+  int broken = -1;  // a token of which the model says no number
 
   std::vector<double> logits(const std::vector<int>& document) override {
     std::vector<double> all(document.size() * vocabulary_, 0.0);
@@ -76,8 +78,9 @@ double number(const EvaluationReport& report, const std::string& name) {
 }
 
 EvaluationReport run(EvaluationReport (*what)(const EvaluationInputs&), EvaluateOptions options,
-                     int vocabulary = 256) {
+                     int vocabulary = 256, int broken = -1) {
   Alphabet model(vocabulary, options.window);
+  model.broken = broken;
   TextTokens text("");
   return what({options, model, text});
 }
@@ -265,6 +268,42 @@ TEST(Mmlu, CountsBySubjectAndInAll) {
             folder / "dev" + ": holds no test/SUBJECT_test.csv, as the folder of MMLU does");
 }
 
+// Where a log-probability is NaN, the status is 4 and the file says where.
+TEST(Evaluation, SaysWhereNumbersAreNotFinite) {
+  const TemporaryFolder folder;
+  write_bytes(folder / "a.txt", "abc\n--\nabzd\n");
+  write_bytes(folder / "b.jsonl", R"({"context": "ab", "continuation": "cd"})"
+                                  "\n"
+                                  R"({"context": "ab", "continuation": "cz"})"
+                                  "\n");
+  write_bytes(folder / "c.jsonl", R"({"context": "ab", "choices": ["c", "z"], "answer": 0})");
+  std::filesystem::create_directories(folder / "mmlu/dev");
+  std::filesystem::create_directories(folder / "mmlu/test");
+  write_bytes(folder / "mmlu/dev/zoo_dev.csv", "");
+  write_bytes(folder / "mmlu/test/zoo_test.csv", question("x", 'A'));
+  struct Case {
+    EvaluationReport (*what)(const EvaluationInputs&);
+    std::string data;
+    int broken;
+    std::string place;
+  };
+  for (const auto& [what, data, broken, place] :
+       {Case{evaluate_perplexity, "a.txt", 'z', "token 3 of document 2"},
+        {evaluate_loglikelihood, "b.jsonl", 'z', "item 2"},
+        {evaluate_choice, "c.jsonl", 'z', "choice 1 of item 1"},
+        {evaluate_mmlu, "mmlu", 'C', "choice 2 of question 1 of zoo"}}) {
+    const EvaluateOptions options{
+        .data = folder / data, .separator = "--", .window = 500, .shots = 0};
+    EXPECT_TRUE(run(what, options).passed()) << data;
+    const EvaluationReport report = run(what, options, 256, broken);
+    EXPECT_EQ(report.failure, "1 log-probabilities are not finite, the first of " + place);
+    EXPECT_EQ(number(report, "not_finite"), 1);
+    ASSERT_FALSE(report.details.empty()) << data;
+    EXPECT_EQ(report.details.back().first, "not_finite_at");
+    EXPECT_EQ(report.details.back().second.to_string(), "[\"" + place + "\"]");
+  }
+}
+
 TEST(Csv, ReadsQuotes) {
   using Rows = std::vector<std::vector<std::string>>;
   EXPECT_EQ(parse_csv("a,\"b,\"\"c\"\"\n\",\r\n\n,x", "f"),
@@ -301,8 +340,8 @@ TEST(Logits, DivergenceIsThatOfTheDefinition) {
   EXPECT_EQ(number(report, "max_difference"), 0.5);
   EXPECT_EQ(number(report, "top1_agreement"), 1.0);
   EXPECT_EQ(number(report, "positions"), 2);
-  EXPECT_TRUE(report.passed);
-  EXPECT_FALSE(run(evaluate_logits, {.data = path, .max_kl = kl / 1.01}, 12).passed);
+  EXPECT_TRUE(report.passed());
+  EXPECT_FALSE(run(evaluate_logits, {.data = path, .max_kl = kl / 1.01}, 12).passed());
   // One that is below the others.
   write_bytes(path, golden_line(-3.0, 10));
   EXPECT_EQ(number(run(evaluate_logits, {.data = path}, 12), "top1_agreement"), 0.5);
@@ -318,12 +357,12 @@ TEST(Logits, WhatIsWrittenIsRead) {
     const std::string path = folder / name;
     const auto written = run(evaluate_logits, {.data = folder / "prompts.jsonl", .write = path});
     EXPECT_EQ(number(written, "positions"), 0);
-    EXPECT_TRUE(written.passed);
+    EXPECT_TRUE(written.passed());
     const auto read = run(evaluate_logits, {.data = path, .max_kl = 0.0});
     EXPECT_EQ(number(read, "prompts"), 2);
     EXPECT_EQ(number(read, "positions"), 3 + 4);
     EXPECT_EQ(number(read, "max_difference"), 0.0);
-    EXPECT_TRUE(read.passed);
+    EXPECT_TRUE(read.passed());
   }
 }
 

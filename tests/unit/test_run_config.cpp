@@ -290,8 +290,13 @@ INSTANTIATE_TEST_SUITE_P(
                 "expert = 3: must divide the 8 experts; these do: 1, 2, 4, 8"},
         Refused{{"parallel.expert=0"}, "must divide the 8 experts"},
         Refused{{"parallel.expert=2"}, "2 data ranks cannot share the 1 microbatches"},
+        Refused{{"model.experts.count=2147483647", "parallel.expert=5"},
+                "expert = 5: must divide the 2147483647 experts; these do: 1"},
         Refused{{"parallel.receive_factor=0.9"}, "must be at least 1"},
         Refused{{"parallel.data=-1"}, "must not be negative"},
+        Refused{{"parallel.tensor=2", "parallel.data=2147483647"},
+                "2 x 1 x 1 x 2147483647 ranks of tensor x context x pipeline x data are above "
+                "16777216"},
         Refused{{"parallel.data=3", "data.microbatch=2"},
                 "3 data ranks cannot share the 4 microbatches of a step (data.batch 8 "
                 "/ data.microbatch 2) evenly; these can: 1, 2, 4"},

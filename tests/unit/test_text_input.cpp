@@ -227,6 +227,23 @@ TEST(TokenWriter, GoesOnBehindTheLastSave) {
   }
 }
 
+TEST(TokenWriter, LetsNobodyElseWrite) {
+  const TemporaryFolder folder;
+  const std::string prefix = folder / "a";
+  const auto other = [&] { TokenWriter(prefix, 500, "s"); };
+  {
+    TokenWriter writer(prefix, 500, "s");
+    writer.add(ids({1, 2}));
+    writer.save(0, 1);
+    EXPECT_EQ(
+        message_of(other),
+        prefix + ".bin.part: another program writes it; wait for its end, or name other files");
+    writer.finish();
+    other();  // the names are free again
+  }
+  EXPECT_EQ(bytes_of(prefix + ".bin"), bytes("\1\0\2\0"));
+}
+
 TEST(TokenWriter, BeginsAnewWhereProgressIsDamaged) {
   const TemporaryFolder folder;
   const std::string good =
@@ -257,10 +274,10 @@ TEST(TokenWriter, RefusesEmptyFilesAndFoldersThatCannotBe) {
               TokenWriter(folder / "file/a", 500, "s");
             }).find("the folder cannot be made"),
             std::string::npos);
-  std::filesystem::create_directory(folder / "b.bin.part");
+  std::filesystem::create_directory(folder / "b.idx.part");
   EXPECT_NE(message_of([&] {
               TokenWriter(folder / "b", 500, "s");
-            }).find("b.bin.part: cannot be written: "),
+            }).find("b.idx.part: cannot be written: "),
             std::string::npos);
   std::filesystem::create_directory(folder / "c.progress.part");
   EXPECT_EQ(message_of([&] { TokenWriter(folder / "c", 500, "s").save(0, 0); }),

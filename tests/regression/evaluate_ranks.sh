@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Evaluating on several ranks: the numbers of one, whatever the degrees of the run and of the job.
+. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+
+on() {
+  local ranks=$1
+  shift
+  $QNEXT_MPIRUN -n "$ranks" "$@"
+}
+
+prefix="$QNEXT_MPIRUN -n 2" tiny run.precision=double run.steps=4 parallel.tensor=2 output.folder=run >trained 2>&1 || {
+  cat trained
+  fail "training"
+}
+head -c 3000 "$QNEXT_SOURCE/layers/README.md" | LC_ALL=C tr -c 'a-z\n' 'x' >text.txt
+for i in $(seq 9); do
+  printf '{"context": "%s", "choices": ["aa", "b", "cde"], "answer": %d}\n' "$(head -c $((i * 7)) text.txt | tr -d '\n')" $((i % 3))
+done >choices.jsonl
+for i in 1 2 3; do echo "{\"prompt\": \"prompt number $i, of another length: $(head -c $((30 * i)) text.txt | tr -d '\n')\"}"; done >prompts.jsonl
+
+expect_status 0 "$QNEXT" evaluate perplexity run text.txt --window 100 --output perplexity.json
+expect_status 0 "$QNEXT" evaluate choice run choices.jsonl --output choice.json
+expect_status 0 "$QNEXT" evaluate logits run prompts.jsonl --write logits.h5
+"$QNEXT" evaluate logits run logits.h5 >logits || fail "the logits are not those that were written"
+
+# Ranks that divide no sum give every bit; tensor ranks add in another order, so that doubles part by roundings.
+evaluate_on() {
+  local ranks=$1
+  expect_status 0 on "$ranks" "$QNEXT" evaluate perplexity run text.txt --window 100 --output perplexity_on.json "${@:2}"
+  expect_status 0 on "$ranks" "$QNEXT" evaluate choice run choices.jsonl --output choice_on.json "${@:2}"
+  expect_status 0 on "$ranks" "$QNEXT" evaluate logits run logits.h5 "${@:2}"
+}
+for degrees in parallel.data=2 parallel.expert=2 parallel.pipeline=2 parallel.context=2; do
+  evaluate_on 2 $degrees
+  cmp output logits && cmp perplexity.json perplexity_on.json && cmp choice.json choice_on.json || fail "$degrees: other bits"
+done
+evaluate_on 3
+cmp perplexity.json perplexity_on.json && cmp choice.json choice_on.json || fail "three data ranks: other bits"
+evaluate_on 4 parallel.tensor=2 parallel.expert=4
+python3 - <<'PYTHON' || fail "four ranks are further off than roundings"
+import json
+one, four = (json.load(open(name)) for name in ("perplexity.json", "perplexity_on.json"))
+# A thousand roundings of 1e-16 in each logit at most.
+assert one["tokens"] == four["tokens"] and abs(one["loss"] - four["loss"]) < 1e-12 * one["loss"]
+PYTHON
+expect_status 0 on 2 "$QNEXT" evaluate logits run prompts.jsonl --write logits_on.jsonl parallel.data=2
+[ "$(wc -l <logits_on.jsonl)" -eq 3 ] || fail "more than one rank writes"
+
+expect_status 2 on 2 "$QNEXT" evaluate perplexity run text.txt parallel.tensor=3
+expect_text "parallel.tensor = 3"
+expect_status 2 "$QNEXT" evaluate perplexity run text.txt run.seed=3
+expect_text "override: run: nothing reads this key; known here: parallel"
