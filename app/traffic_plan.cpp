@@ -39,7 +39,9 @@ class Planner {
       }
     }
     for (std::size_t g = 0; g < table_.groups().size(); ++g) {
-      gradients_and_weights(static_cast<int>(g));
+      if (!table_.groups()[g].frozen) {
+        gradients_and_weights(static_cast<int>(g));
+      }
     }
     losses();
     return std::move(plan_);
