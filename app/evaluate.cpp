@@ -46,6 +46,7 @@ Json::Object settings(const EvaluationInputs& inputs, const ModelSource& source)
           {"window", Json::of(std::int64_t{o.window})},
           {"limit", Json::of(o.limit)},
           {"separator", Json::of(o.separator)},
+          {"adapter", Json::of(o.adapter)},
           {"version", Json::of(std::string(v.version))},
           {"commit", Json::of(std::string(v.commit))},
           {"backend", Json::of(std::string(v.backend))}};
@@ -67,7 +68,7 @@ Status evaluate(const EvaluateOptions& options) {
   if (options.window < 2) {
     throw InputError(fmt::format("--window {}: must be at least 2 tokens", options.window));
   }
-  const ModelSource source = find_model(options.model, {}, options.precision);
+  const ModelSource source = find_model(options.model, {}, options.precision, options.adapter);
   const auto model = open_language_model(source, options.window);
   TextTokens text(options.tokenizer.empty() ? source.tokenizer : options.tokenizer);
   const EvaluationInputs inputs{options, *model, text};
