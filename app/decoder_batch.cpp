@@ -59,11 +59,14 @@ Microbatch DecoderBatch::make(const Exec& exec, const std::vector<NextTokens>& d
     begin += static_cast<int>(next.tokens.size());
     batch_.add(begin);
   }
-  for (const int NextTokens::*row :
-       {&NextTokens::arrives, &NextTokens::leaves, &NextTokens::cached}) {
-    for (const NextTokens& next : documents) {
-      batch_.add(next.*row);
-    }
+  for (const NextTokens& next : documents) {
+    batch_.add(next.arrives);
+  }
+  for (const NextTokens& next : documents) {
+    batch_.add(next.leaves);
+  }
+  for (const NextTokens& next : documents) {
+    batch_.add(next.cached);
   }
   batch_.send(exec);
   borders.position = batch_.part(T, T);

@@ -1,27 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/gradient_sum.hpp"
 
+#include "app/gradient_numbers.hpp"
 #include "core/pairwise_tree.hpp"
 
 namespace qnext {
 namespace {
 
-using Bytes = Tensor<std::byte, 1>;
-
-template <class Real>
-Tensor<Real, 1> numbers(const Bytes& bytes) {
-  return Tensor<Real, 1>(reinterpret_cast<Real*>(bytes.data()), bytes.extent(0) / sizeof(Real));
-}
-
-// sum += part
-template <class Real>
-void add_numbers(const Exec& exec, const Bytes& sum_bytes, const Bytes& part_bytes) {
-  const auto sum = numbers<Real>(sum_bytes);
-  const auto part = numbers<Real>(part_bytes);
-  Kokkos::parallel_for(
-      "gradient_sum::add", Kokkos::RangePolicy<Exec>(exec, 0, sum.extent(0)),
-      KOKKOS_LAMBDA(const std::int64_t i) { sum(i) += part(i); });
-}
+using gradient_numbers::add_numbers;
+using gradient_numbers::Bytes;
+using gradient_numbers::numbers;
 
 // By numbers and not by bytes: several times as fast.
 template <class Real>
@@ -35,7 +23,8 @@ void put_away(const Exec& exec, const Bytes& sum_bytes, const Bytes& kept_bytes)
   const auto sum = numbers<Real>(sum_bytes);
   const auto kept = numbers<Real>(kept_bytes);
   Kokkos::parallel_for(
-      "gradient_sum::put_away", Kokkos::RangePolicy<Exec>(exec, 0, sum.extent(0)),
+      "gradient_sum::put_away",
+      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, sum.extent(0)),
       KOKKOS_LAMBDA(const std::int64_t i) {
         kept(i) = sum(i);
         sum(i) = 0;

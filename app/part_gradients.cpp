@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/part_gradients.hpp"
 
+#include "app/gradient_numbers.hpp"
 #include "core/pairwise_tree.hpp"
 #include "core/phase.hpp"
 
@@ -9,22 +10,9 @@
 namespace qnext {
 namespace {
 
-using Bytes = Tensor<std::byte, 1>;
-
-template <class Real>
-Tensor<Real, 1> numbers(const Bytes& bytes) {
-  return Tensor<Real, 1>(reinterpret_cast<Real*>(bytes.data()), bytes.extent(0) / sizeof(Real));
-}
-
-// sum += part
-template <class Real>
-void add_numbers(const Exec& exec, const Bytes& sum_bytes, const Bytes& part_bytes) {
-  const auto sum = numbers<Real>(sum_bytes), part = numbers<Real>(part_bytes);
-  Kokkos::parallel_for(
-      "part_gradients::add",
-      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, sum.extent(0)),
-      KOKKOS_LAMBDA(const std::int64_t i) { sum(i) += part(i); });
-}
+using gradient_numbers::add_numbers;
+using gradient_numbers::Bytes;
+using gradient_numbers::numbers;
 
 // By numbers and not by bytes: several times as fast.
 template <class Real>

@@ -38,6 +38,30 @@ if(CMAKE_CXX_FLAGS_RELEASE STREQUAL "")
   set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
 endif()
 
+# A file of the tests takes four seconds to compile, one of them for the headers of Kokkos, fmt and GoogleTest. A compiler
+# cache keeps no file that uses precompiled ones; nvcc and hipcc make none.
+set(QNEXT_PRECOMPILE ${QNEXT_PRECOMPILED_HEADERS})
+if(QNEXT_PRECOMPILE STREQUAL "AUTO")
+  set(QNEXT_PRECOMPILE ON)
+  if(CMAKE_CXX_COMPILER_LAUNCHER OR QNEXT_BACKEND MATCHES "^(CUDA|HIP)$")
+    set(QNEXT_PRECOMPILE OFF)
+  endif()
+endif()
+set(QNEXT_COMMON_HEADERS <Kokkos_Core.hpp> <fmt/format.h> <algorithm> <functional> <map> <memory> <string> <vector>)
+
+# qnext_precompile(target HEADERS <a.hpp> ...), or FROM another target with the same flags.
+function(qnext_precompile target)
+  cmake_parse_arguments(arg "" "FROM" "HEADERS" ${ARGN})
+  if(NOT QNEXT_PRECOMPILE)
+    return()
+  endif()
+  if(arg_FROM)
+    target_precompile_headers(${target} REUSE_FROM ${arg_FROM})
+  else()
+    target_precompile_headers(${target} PRIVATE ${arg_HEADERS})
+  endif()
+endfunction()
+
 # --- Libraries -----------------------------------------------------------------------------------
 
 # qnext_library(layers SOURCES a.cpp b.cpp PUBLIC qnext::core PRIVATE HDF5::HDF5)
@@ -51,6 +75,7 @@ function(qnext_library name)
     target_compile_definitions(qnext_${name} PRIVATE ${arg_DEFINITIONS})
     target_link_options(qnext_${name} PUBLIC $<BUILD_INTERFACE:${QNEXT_LINK_OPTIONS}>)
     target_link_libraries(qnext_${name} PRIVATE ${arg_PRIVATE})
+    qnext_precompile(qnext_${name} HEADERS ${QNEXT_COMMON_HEADERS})
   else()
     add_library(qnext_${name} INTERFACE)
     set(scope INTERFACE)
@@ -119,9 +144,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT QNEXT_BACKEND STREQUAL "HIP")
 endif()
 
 # Threads are not bound in tests, because several of them share the cores.
-# Waiting threads sleep: tests run beside each other.
+# Waiting threads sleep: tests run beside each other. An allocation that is too large fails under the
+# sanitizers as it does without them.
 set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
-                           UBSAN_OPTIONS=print_stacktrace=1 "QNEXT_SHARED=${QNEXT_SHARED}"
+                           UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=allocator_may_return_null=1 "QNEXT_SHARED=${QNEXT_SHARED}"
                            "QNEXT_SOURCE=${PROJECT_SOURCE_DIR}")
 
 # What is tested is in the libraries. Test programs are half of a build, of which -O1 saves about 40 %. With
@@ -152,6 +178,7 @@ function(qnext_add_test_program folder label name)
   target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
   target_compile_options(${target} PRIVATE ${QNEXT_TEST_OPTIMISATION})
   target_link_libraries(${target} PRIVATE qnext::testing)
+  qnext_precompile(${target} FROM qnext_testing)
   add_dependencies(unit_tests ${target})
   add_test(NAME ${folder}.${name} COMMAND ${target})
   set_tests_properties(${folder}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
@@ -209,6 +236,7 @@ function(qnext_mpi_test name)
   target_compile_options(${target} PRIVATE ${QNEXT_COMPILE_OPTIONS})
   target_compile_options(${target} PRIVATE ${QNEXT_TEST_OPTIMISATION})
   target_link_libraries(${target} PRIVATE qnext::app GTest::gtest)
+  qnext_precompile(${target} FROM qnext_testing)
   foreach(ranks IN LISTS arg_RANKS)
     add_test(NAME mpi.${name}.${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks}
                                                ${MPIEXEC_PREFLAGS} $<TARGET_FILE:${target}> ${MPIEXEC_POSTFLAGS})

@@ -23,7 +23,10 @@ struct Tile {
     return {data + row * stride + column, block_rows, block_columns, stride};
   }
 
-  KOKKOS_FUNCTION operator Tile<const Real>() const { return {data, rows, columns, stride}; }
+  template <class Const>
+  requires std::is_same_v<Const, const Real> KOKKOS_FUNCTION operator Tile<Const>() const {
+    return {data, rows, columns, stride};
+  }
 };
 
 enum class Form { plain, transposed };
