@@ -16,6 +16,7 @@
 #include "io/text/regular_expression.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <limits>
@@ -180,9 +181,9 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
       throw InputError(file.path() + ": " + source.name + " is not there");
     }
     if (found->second.extents != source.extents) {
-      throw InputError(fmt::format("{}: {}: has the extents ({}, {}), wanted are ({}, {})",
-                                   file.path(), source.name, found->second.extents[0],
-                                   found->second.extents[1], source.extents[0], source.extents[1]));
+      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
+                                   source.name, fmt::join(found->second.extents, ", "),
+                                   fmt::join(source.extents, ", ")));
     }
     fill_row(table, row, {source},
              [&](const std::string&) -> const SafeTensor& { return found->second; });
