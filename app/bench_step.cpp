@@ -2,7 +2,6 @@
 #include "app/bench_step.hpp"
 
 #include "app/activations.hpp"
-#include "app/decoder.hpp"
 #include "app/flops.hpp"
 #include "core/random.hpp"
 
@@ -77,64 +76,8 @@ std::vector<Measurement> bench_step(const RunConfig& config) {
   return measured;
 }
 
-template <class Storage>
-std::vector<Measurement> bench_decode(const RunConfig& config) {
-  constexpr int prompt = 512, capacity = 1024, begin = 64;
-  ModelConfig model_config = config.model;
-  model_config.mtp_modules = 0;
-  const ProcessGrid grid;
-  ParameterTable table;
-  const Model<Storage> model(model_config, grid, table);
-  table.lay_out(false);
-  initialise(table, config.run.seed);
-  Decoder<Storage> decoder(model, grid, {.documents = 1, .capacity = capacity, .piece = prompt});
-  std::vector<int> tokens(prompt);
-  const std::uint64_t key = random_key(3, "bench");
-  for (int i = 0; i < prompt; ++i) {
-    tokens[i] = static_cast<int>(random_bits(key, i) % model_config.vocabulary);
-  }
-  const auto read = [&](int count) {
-    decoder.begin(0);
-    decoder.read(0, {tokens.begin(), tokens.begin() + count});
-  };
-  // Logits of the last token on the host are part of it: without them nothing can be sampled.
-  const double prefill = shortest_time([&] { read(prompt); });
-  read(begin);
-  const double step = shortest_time([&] {
-    if (decoder.length(0) == capacity) {
-      read(begin);
-    }
-    decoder.step({{0, {tokens[decoder.length(0) % prompt]}}});
-  });
-  // Weights that one token reads: all but the experts that are not chosen and the embedding.
-  const auto& experts = model_config.layer.experts;
-  double bytes = 0.0;
-  for (const Parameter& row : table.rows()) {
-    double elements = static_cast<double>(row.elements());
-    if (row.name == "model.embed_tokens.weight" && !model_config.tied_head) {
-      elements = model_config.width;
-    } else if (row.name.find(".mlp.experts.") != std::string::npos) {
-      elements *= static_cast<double>(experts.experts_per_token) / experts.experts;
-    }
-    bytes += elements * size_of(row.type);
-  }
-  for (const Mixer mixer : model_config.mixers) {  // states are read and written
-    const auto& net = model_config.layer.delta_net;
-    bytes += mixer == Mixer::delta_net
-                 ? 2.0 * sizeof(Accum<Storage>) * net.value_heads * net.key_width * net.value_width
-                 : 0.0;
-  }
-  return {
-      {fmt::format("prefill of {}: {:.0f} tokens/s", prompt, prompt / prefill), 0.0, 0.0, prefill},
-      {fmt::format("decode at batch 1: {:.1f} tokens/s", 1.0 / step), 0.0, bytes, step}};
-}
-
-#define QNEXT_INSTANTIATE(Storage)                                         \
-  template std::vector<Measurement> bench_step<Storage>(const RunConfig&); \
-  template std::vector<Measurement> bench_decode<Storage>(const RunConfig&);
-QNEXT_INSTANTIATE(bf16)
-QNEXT_INSTANTIATE(float)
-QNEXT_INSTANTIATE(double)
-#undef QNEXT_INSTANTIATE
+template std::vector<Measurement> bench_step<bf16>(const RunConfig&);
+template std::vector<Measurement> bench_step<float>(const RunConfig&);
+template std::vector<Measurement> bench_step<double>(const RunConfig&);
 
 }  // namespace qnext

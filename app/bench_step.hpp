@@ -12,8 +12,4 @@ namespace qnext {
 template <class Storage>
 std::vector<Measurement> bench_step(const RunConfig& config);
 
-/// Times decoding at batch 1 behind a prompt of 64 tokens: a prefill of 512 tokens, and a step.
-template <class Storage>
-std::vector<Measurement> bench_decode(const RunConfig& config);
-
 }  // namespace qnext

@@ -33,6 +33,9 @@ struct GenerateOptions {
   std::string tokenizer;    // a tokenizer.json or its folder; empty: that of the model
   std::vector<int> tokens;  // the prompt as numbers instead
   std::string jsonl;        // a file of prompts instead, one on each line
+  std::string chat;         // a conversation instead: model | instruct | thinking
+  std::string system;       // its first message
+  int context = 8192;       // tokens of a conversation, at most
   int batch = 8;            // documents that a group of ranks works on at a time
   int drafts = 0;           // tokens that the MTP module drafts at once; 0: none
   int prefill_chunk = 512;  // tokens of a prompt that are read at once

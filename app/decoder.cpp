@@ -16,10 +16,14 @@
 namespace qnext {
 namespace {
 
+int rows_of_slot(const DecoderLimits& limits) {
+  return (limits.drafts + 1) * (limits.marks ? 2 : 1);
+}
+
 template <class Storage>
 std::int64_t state_bytes(const Model<Storage>& model, const DecoderLimits& limits) {
   Arena measure;
-  model.reserve_state(measure, limits.documents, limits.capacity, limits.drafts + 1);
+  model.reserve_state(measure, limits.documents, limits.capacity, rows_of_slot(limits));
   return measure.peak();
 }
 
@@ -105,7 +109,8 @@ Decoder<Storage>::Decoder(const Model<Storage>& model, const ProcessGrid& grid,
       limits_(limits),
       slots_(limits.documents),
       state_arena_(state_bytes(model, limits)),
-      state_(model.reserve_state(state_arena_, limits.documents, limits.capacity, kept())),
+      state_(model.reserve_state(state_arena_, limits.documents, limits.capacity,
+                                 rows_of_slot(limits))),
       reading_(model, {limits.piece, 1, 1}),
       stepping_(model, shape_of_step(tokens_of_step(limits), limits.documents)),
       learning_(model, {limits.drafts > 0 ? limits.piece : 0, 1, 1}),
@@ -131,7 +136,8 @@ int Decoder<Storage>::most_tokens() {
 
 template <class Storage>
 void Decoder<Storage>::begin(int slot) {
-  slots_[slot] = {.length = 0, .state = slot * kept(), .unseen = 0};
+  const int first = slot * rows_of_slot(limits_);
+  slots_[slot] = {.state = first, .first = first};
   for (const auto& layer : state_.layers) {
     clear_row(exec_, layer.delta_net.memory, slots_[slot].state);
     clear_row(exec_, layer.delta_net.conv_tail, slots_[slot].state);
@@ -182,12 +188,13 @@ typename Decoder<Storage>::Logits Decoder<Storage>::read(int slot, const std::ve
   require(count <= limits_.piece, std::to_string(count) + " tokens are read at once, wanted " +
                                       std::to_string(limits_.piece) + " at most");
   require_room(slot, count);
-  auto& [length, state, unseen] = slots_[slot];
+  Slot& document = slots_[slot];
   const MicrobatchShape shape{count, 1, 1};
-  pass(batch_.make(exec_, {{tokens, length, slot, state, state}}), shape, reading_, false,
-       Keep::last);
-  length += count;
-  unseen = 1;
+  pass(batch_.make(exec_, {{tokens, document.length, slot, document.state, document.first}}), shape,
+       reading_, false, Keep::last);
+  document.length += count;
+  document.state = document.first;
+  document.unseen = 1;
   if (!last_stage()) {
     return {};
   }
@@ -217,8 +224,9 @@ void Decoder<Storage>::teach(const std::vector<int>& tokens, int slot, int behin
 template <class Storage>
 typename Decoder<Storage>::Logits Decoder<Storage>::step(const std::vector<Next>& next) {
   const Logits logits = step_tokens(next, Keep::last);
-  for (const Next& document : next) {
-    slots_[document.slot].length += static_cast<int>(document.tokens.size());
+  for (const auto& [slot, tokens] : next) {
+    slots_[slot].length += static_cast<int>(tokens.size());
+    slots_[slot].state = slots_[slot].first;
   }
   return logits;
 }
@@ -237,8 +245,7 @@ typename Decoder<Storage>::Logits Decoder<Storage>::step_tokens(const std::vecto
     const int count = static_cast<int>(tokens.size());
     require_room(slot, count);
     const Slot& from = slots_[slot];
-    documents.push_back(
-        {tokens, from.length, slot, from.state, keep == Keep::each ? slot * kept() : from.state});
+    documents.push_back({tokens, from.length, slot, from.state, from.first});
     for (int i = 0; i < count; ++i) {
       places.push_back(slot * kept() + i);
     }
@@ -261,8 +268,26 @@ typename Decoder<Storage>::Logits Decoder<Storage>::step_tokens(const std::vecto
 template <class Storage>
 void Decoder<Storage>::accept(int slot, int tokens) {
   slots_[slot].length += tokens;
-  slots_[slot].state = slot * kept() + tokens - 1;
+  slots_[slot].state = slots_[slot].first + tokens - 1;
   slots_[slot].unseen = tokens;
+}
+
+template <class Storage>
+void Decoder<Storage>::mark(int slot) {
+  require(limits_.marks, "this decoder does not mark documents");
+  Slot& document = slots_[slot];
+  document.marked_length = document.length;
+  document.marked_state = document.state;
+  const int half = slot * rows_of_slot(limits_);
+  document.first = document.state < half + kept() ? half + kept() : half;
+}
+
+template <class Storage>
+void Decoder<Storage>::go_back(int slot) {
+  Slot& document = slots_[slot];
+  document.length = document.marked_length;
+  document.state = document.marked_state;
+  document.unseen = 0;
 }
 
 template <class Storage>

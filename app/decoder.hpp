@@ -14,10 +14,11 @@ namespace qnext {
 
 /// What a decoder has room for.
 struct DecoderLimits {
-  int documents = 1;  // at the same time
-  int capacity = 0;   // tokens of the longest
-  int piece = 0;      // tokens of a document that are read at once
-  int drafts = 0;     // tokens of a document that are drafted at once
+  int documents = 1;   // at the same time
+  int capacity = 0;    // tokens of the longest
+  int piece = 0;       // tokens of a document that are read at once
+  int drafts = 0;      // tokens of a document that are drafted at once
+  bool marks = false;  // documents can go back to a place
 };
 
 /// Documents that grow: their recurrent states and their keys and values, in slots that other
@@ -37,7 +38,9 @@ struct DecoderLimits {
 ///     accept  L grows by the tokens that stay; the state behind the last of them is that of the
 ///             document, and what the caches hold behind it is overwritten
 ///
-/// A slot has one row for each state that is kept. Nothing is copied to go back.
+/// A slot has one row for each state that is kept. Nothing is copied to go back. Where documents
+/// can be marked it has twice as many: what comes behind a mark goes to the half without the state
+/// there.
 template <class Storage>
 class Decoder {
  public:
@@ -83,6 +86,12 @@ class Decoder {
 
   int length(int slot) const { return slots_[slot].length; }
 
+  /// The document can go back to here, until it is marked again. Its next token is known, and given
+  /// to the MTP module.
+  void mark(int slot);
+  /// The document ends where it was marked.
+  void go_back(int slot);
+
  private:
   using Memory = ActivationMemory<Storage>;
   using Real = Accum<Storage>;
@@ -91,6 +100,9 @@ class Decoder {
     int length = 0;
     int state = 0;   // row of the recurrent states
     int unseen = 0;  // hidden states that the MTP module has not seen
+    int first = 0;   // of the rows that the next states go to
+    int marked_length = 0;
+    int marked_state = 0;
   };
 
   /// Memory of the MTP module for one shape after the other.

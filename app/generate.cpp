@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/commands.hpp"
+#include "app/conversation.hpp"
 #include "app/degrees.hpp"
 #include "app/generation.hpp"
 #include "app/generation_requests.hpp"
@@ -17,6 +18,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -47,6 +49,23 @@ class Terminal {
   bool ended_ = false;
 };
 
+constexpr const char* tokenizer_file = "tokenizer.json";
+
+// That of the command line, or what the chat template beside the tokenizer says.
+ChatStyle chat_style(const GenerateOptions& options, const ModelSource& source) {
+  if (options.chat != "model") {
+    return chat_style_named(options.chat);
+  }
+  const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
+  if (!path.empty()) {
+    const std::filesystem::path file(path);
+    return chat_style_of(std::filesystem::is_directory(file) ? path : file.parent_path().string());
+  }
+  const std::string config = "tokenizer_config.json";
+  return chat_style_of(source.file("chat_template.jinja"), source.file(config),
+                       source.name_of_file(config));
+}
+
 struct Generate {
   const GenerateOptions& options;
   const ModelSource& source;
@@ -62,7 +81,11 @@ struct Generate {
     if (options.profile) {
       Profile::start();
     }
-    options.jsonl.empty() ? write_text(generation) : write_lines(generation);
+    if (!options.chat.empty()) {
+      converse(generation);
+    } else {
+      options.jsonl.empty() ? write_text(generation) : write_lines(generation);
+    }
     if (options.profile) {
       Profile::stop();
     }
@@ -78,7 +101,7 @@ struct Generate {
 
   // Of the longest prompt with what is written behind it.
   int longest() const {
-    int most = 0;
+    int most = options.chat.empty() ? 0 : options.context;
     for (const GenerationRequest& request : requests) {
       most = std::max(most, static_cast<int>(request.prompt.size()) + request.length);
     }
@@ -90,7 +113,8 @@ struct Generate {
     return {.documents = std::max(1, std::min(options.batch, (count + ranks - 1) / ranks)),
             .capacity = std::max(1, longest() + options.drafts),
             .piece = std::max(1, std::min(options.prefill_chunk, longest())),
-            .drafts = options.drafts};
+            .drafts = options.drafts,
+            .marks = !options.chat.empty()};
   }
 
   // Whole layers, so that stages have about the same work.
@@ -115,6 +139,34 @@ struct Generate {
     });
     if (first) {
       terminal.end();
+    }
+  }
+
+  // Answers have other random numbers one after the other.
+  void converse(auto& generation) const {
+    Terminal terminal;
+    Conversation conversation(text, chat_style(options, source), options.system);
+    GenerationRequest request = requests.front();
+    request.stop_tokens.push_back(conversation.end_token());
+    const bool first = grid.world.first();
+    for (; const auto words = next_line(grid.world); ++request.sampling.seed) {
+      conversation.ask(*words, request);
+      check_prompt(request.prompt, source.model.vocabulary);
+      const int room = options.context - static_cast<int>(request.prompt.size());
+      if (room <= 0) {
+        throw InputError(fmt::format("the conversation has {} tokens, and room for {}: --context",
+                                     request.prompt.size(), options.context));
+      }
+      request.length = std::min(options.length, room);
+      const auto answers = generation.write({request}, [&](int, std::string_view piece) {
+        if (first) {
+          terminal.write(piece);
+        }
+      });
+      if (first) {
+        terminal.write("\n");
+      }
+      conversation.answer(answers.front());
     }
   }
 
@@ -160,7 +212,10 @@ ProcessGrid grid_of(const std::vector<std::string>& keys, const ModelConfig& mod
 
 std::unique_ptr<TokenText> text_of(const GenerateOptions& options, const ModelSource& source) {
   const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
-  auto text = path.empty() ? bytes_as_tokens() : tokens_of_file(path);
+  const auto kept = path.empty() ? source.file(tokenizer_file) : std::nullopt;
+  auto text = kept           ? tokens_of_text(*kept, source.name_of_file(tokenizer_file))
+              : path.empty() ? bytes_as_tokens()
+                             : tokens_of_file(path);
   return options.ids ? as_numbers(std::move(text)) : std::move(text);
 }
 
@@ -192,9 +247,15 @@ Status generate(const GenerateOptions& options, const Communicator& world) {
   of_model.erase(of_job, of_model.end());
   const ModelSource source = find_source(options, of_model);
   const ProcessGrid grid = grid_of(parallel, source.model, world);
+  if (!options.chat.empty() && grid.degrees.data > 1) {
+    throw InputError(
+        fmt::format("--chat: a conversation is one document, and {} ranks of parallel.data "
+                    "have documents of their own",
+                    grid.degrees.data));
+  }
   const auto text = text_of(options, source);
   const int vocabulary = source.model.vocabulary;
-  std::vector<GenerationRequest> requests{request_of(options, *text, vocabulary)};
+  std::vector<GenerationRequest> requests{request_of(options, *text, source)};
   if (!options.jsonl.empty()) {
     requests = read_requests(options.jsonl, requests.front(), *text, vocabulary);
   }

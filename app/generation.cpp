@@ -82,7 +82,9 @@ Generation<Storage>::Generation(const Model<Storage>& model, const ProcessGrid& 
       speaker_((grid.degrees.pipeline - 1) * grid.degrees.tensor),
       coupled_(grid.degrees.expert > grid.degrees.tensor),
       text_(text),
-      decoder_(model, grid, limits) {
+      decoder_(model, grid, limits),
+      histories_(limits.documents),
+      marks_(limits.documents) {
   require(grid.degrees.context == 1, "generation is not divided over context ranks");
 }
 
@@ -111,6 +113,11 @@ std::vector<GenerationAnswer> Generation<Storage>::write(
   }
   read(documents);
   write_tokens(documents);
+  for (const Document& document : documents) {
+    auto& history = histories_[document.slot];
+    history = document.wanted.prompt;
+    history.insert(history.end(), document.written.begin(), document.written.end());
+  }
   return gather(documents, requests);
 }
 
@@ -119,7 +126,7 @@ template <class Storage>
 void Generation<Storage>::read(std::vector<Document>& documents) {
   const Stopwatch watch(pace_.reading);
   std::size_t next = 0;
-  int position = 0;
+  int position = -1;  // of the next piece; -1: its document has not begun
   while (any(next < documents.size())) {
     if (next == documents.size()) {
       decoder_.read(0, {});
@@ -127,21 +134,55 @@ void Generation<Storage>::read(std::vector<Document>& documents) {
     }
     Document& document = documents[next];
     const auto& prompt = document.wanted.prompt;
-    if (position == 0) {
-      decoder_.begin(document.slot);
+    const int mark = document.wanted.mark;
+    if (position < 0) {
+      position = resume(document);
     }
-    const int end = std::min(position + limits_.piece, static_cast<int>(prompt.size()));
-    const int behind = end < static_cast<int>(prompt.size()) ? prompt[end] : -1;
+    const int length = static_cast<int>(prompt.size()), border = position < mark ? mark : length;
+    const int end = std::min(position + limits_.piece, border);
+    const int behind = end < length ? prompt[end] : -1;
     Logits logits = decoder_.read(
         document.slot, std::vector<int>(prompt.begin() + position, prompt.begin() + end), behind);
+    pace_.read += end - position;
     position = end;
-    if (end == static_cast<int>(prompt.size())) {
-      pace_.read += end;
+    if (end == mark) {
+      decoder_.mark(document.slot);
+      marks_[document.slot] = mark;
+    }
+    if (end == length) {
       choose({&document}, std::move(logits));
       ++next;
-      position = 0;
+      position = -1;
     }
   }
+}
+
+// How much of the prompt the state of its slot has seen.
+template <class Storage>
+int Generation<Storage>::resume(const Document& document) {
+  const int slot = document.slot;
+  const auto& prompt = document.wanted.prompt;
+  const auto& history = histories_[slot];
+  const auto begins_with = [&](int count) {
+    return limits_.marks && count > 0 && count < static_cast<int>(prompt.size()) &&
+           count <= static_cast<int>(history.size()) &&
+           std::equal(history.begin(), history.begin() + count, prompt.begin());
+  };
+  const int length = decoder_.length(slot);
+  if (begins_with(length)) {
+    if (const int unseen = decoder_.unseen(slot); limits_.drafts > 0 && unseen > 0) {
+      const auto end = prompt.begin() + length + 1;
+      decoder_.draft({{slot, {end - unseen, end}}});
+    }
+    return length;
+  }
+  if (begins_with(marks_[slot])) {
+    decoder_.go_back(slot);
+    return marks_[slot];
+  }
+  decoder_.begin(slot);
+  marks_[slot] = 0;
+  return 0;
 }
 
 template <class Storage>

@@ -20,6 +20,7 @@ struct GenerationRequest {
   int length = 0;                // tokens to write, at most
   std::vector<int> stop_tokens;  // end the text and are no part of it
   std::vector<std::string> stop_texts;
+  int mark = 0;  // tokens of the prompt that the next prompt may be another text behind; 0: none
 };
 
 /// Why a text ended.
@@ -46,9 +47,10 @@ class Generation {
   /// Requests that are worked on at the same time: those of one call to write.
   int most_requests() const { return limits_.documents * grid_.degrees.data; }
 
-  /// What is written behind each of the prompts. All ranks know all requests and get all answers;
-  /// request i is worked on by data rank i mod their number, whose ranks tell of its tokens at
-  /// once.
+  /// What is written behind each of the prompts. With `limits.marks` a prompt that goes on where
+  /// the one before it in its place ended, or was marked, is read from there on. All ranks know all
+  /// requests and get all answers; request i is worked on by data rank i mod their number, whose
+  /// ranks tell of its tokens at once.
   std::vector<GenerationAnswer> write(const std::vector<GenerationRequest>& requests,
                                       const Listener& listener = {});
 
@@ -74,6 +76,7 @@ class Generation {
 
   bool any(bool here) const;
   void read(std::vector<Document>& documents);
+  int resume(const Document& document);
   void write_tokens(std::vector<Document>& documents);
   void step(const Active& documents);
   void draft_and_check(const Active& documents);
@@ -93,6 +96,8 @@ class Generation {
   bool coupled_;        // groups share experts and make their passes together
   const TokenText& text_;
   Decoder<Storage> decoder_;
+  std::vector<std::vector<int>> histories_;  // of each slot the tokens of its last document
+  std::vector<int> marks_;                   // and how many of them are in front of its mark
   Pace pace_;
   Listener listener_;
 };

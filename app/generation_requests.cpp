@@ -127,7 +127,8 @@ void take(const std::string& key, const Json& value, const std::string& where,
 
 }  // namespace
 
-GenerationRequest request_of(const GenerateOptions& o, const TokenText& text, int vocabulary) {
+GenerationRequest request_of(const GenerateOptions& o, const TokenText& text,
+                             const ModelSource& source) {
   GenerationRequest request;
   request.prompt =
       !o.tokens.empty() ? o.tokens : text.tokens_of(o.prompt.empty() ? "\n" : o.prompt);
@@ -141,18 +142,23 @@ GenerationRequest request_of(const GenerateOptions& o, const TokenText& text, in
   request.length = o.length;
   request.stop_tokens = o.stop_tokens;
   request.stop_texts = o.stop;
-  if (!o.ignore_end && model_kind(o.model) == ModelKind::hugging_face) {
-    const auto ends = end_tokens(o.model);
+  if (!o.ignore_end) {
+    const auto ends = end_tokens(source);
     request.stop_tokens.insert(request.stop_tokens.end(), ends.begin(), ends.end());
   }
   const Checks checks("");
   checks.settings(request);
-  checks.prompt(request.prompt, vocabulary);
+  checks.prompt(request.prompt, source.model.vocabulary);
   checks.check(o.drafts >= 0 && o.drafts <= 4, "drafts", o.drafts, "must be from 0 to 4");
   checks.check(o.batch > 0 && o.batch * (o.drafts + 1) <= Decoder<float>::most_tokens(), "batch",
                o.batch, "must be from 1 to 64, together with the drafts of each document");
   checks.check(o.prefill_chunk > 0, "prefill-chunk", o.prefill_chunk, "must be positive");
+  checks.check(o.context > 0, "context", o.context, "must be positive");
   return request;
+}
+
+void check_prompt(const std::vector<int>& prompt, int vocabulary) {
+  Checks("").prompt(prompt, vocabulary);
 }
 
 std::vector<GenerationRequest> read_requests(const std::string& path,
@@ -189,17 +195,20 @@ std::string line_of(const GenerationAnswer& answer) {
                      fmt::join(answer.tokens, ", "), json_text(answer.text), ending);
 }
 
-std::vector<int> end_tokens(const std::string& folder) {
-  const std::string path = std::filesystem::path(folder) / "generation_config.json";
-  if (std::filesystem::exists(path)) {
-    const Json json = Json::read(path);
+std::vector<int> end_tokens(const ModelSource& source) {
+  if (const auto text = source.file("generation_config.json")) {
+    const std::string name = source.name_of_file("generation_config.json");
+    const Json json = Json::parse(*text, name);
     const Json* const end = json.find("eos_token_id");
     if (end != nullptr && !end->is_null()) {
-      const std::string where = path + ": eos_token_id";
+      const std::string where = name + ": eos_token_id";
       return end->is_list() ? wholes(*end, where) : std::vector<int>{whole(*end, where)};
     }
   }
-  return HuggingFaceConfig::read(folder).eos_token_ids;
+  const auto config = source.file("config.json");
+  return config
+             ? HuggingFaceConfig::parse(*config, source.name_of_file("config.json")).eos_token_ids
+             : std::vector<int>{};
 }
 
 }  // namespace qnext

@@ -2,6 +2,7 @@
 #include "app/model_source.hpp"
 
 #include "app/hugging_face_model.hpp"
+#include "app/hugging_face_origin.hpp"
 #include "app/peft_adapter.hpp"
 #include "app/restart.hpp"
 #include "core/require.hpp"
@@ -11,7 +12,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
+#include <utility>
 
 namespace qnext {
 namespace {
@@ -61,6 +65,9 @@ ModelSource from_checkpoint(const std::string& path, const std::string& precisio
                      std::string(name_of(source.precision)));
   }
   source.weights = {InitSettings::Kind::checkpoint, path};
+  if (auto origin = HuggingFaceOrigin::of_checkpoint(content)) {
+    source.files = std::move(origin->files);
+  }
   return source;
 }
 
@@ -69,6 +76,19 @@ bool is_deck(const fs::path& path) {
 }
 
 }  // namespace
+
+std::string ModelSource::name_of_file(const std::string& name) const {
+  return weights.path + (weights.kind == InitSettings::Kind::hugging_face ? "/" : ":/") + name;
+}
+
+std::optional<std::string> ModelSource::file(const std::string& name) const {
+  if (weights.kind != InitSettings::Kind::hugging_face) {
+    const auto found = files.find(name);
+    return found == files.end() ? std::nullopt : std::optional(found->second);
+  }
+  std::ifstream in(name_of_file(name), std::ios::binary);
+  return in ? std::optional(std::string(std::istreambuf_iterator<char>(in), {})) : std::nullopt;
+}
 
 ModelKind model_kind(const std::string& path) {
   if (!fs::exists(path)) {

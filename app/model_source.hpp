@@ -5,6 +5,8 @@
 #include "core/types.hpp"
 #include "layers/model.hpp"
 
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +24,14 @@ struct ModelSource {
   DataType precision = DataType::float32;
   InitSettings weights;
   int sequence = 0;       // tokens that it was trained with; 0: not known
-  std::string tokenizer;  // tokenizer.json or its folder; empty: bytes are tokens
+  std::string tokenizer;  // tokenizer.json or its folder; empty: `file` may know one
+
+  std::map<std::string, std::string> files;  // that a checkpoint keeps of a Hugging Face folder
+
+  /// The bytes of a file beside the weights of the Hugging Face folder that the model is or was in.
+  std::optional<std::string> file(const std::string& name) const;
+  /// What messages call it.
+  std::string name_of_file(const std::string& name) const;
 };
 
 /// A deck stands for its run folder. `precision` may be empty: that of the checkpoint, or float for

@@ -68,6 +68,16 @@ void add_generate(CLI::App& command, GenerateOptions& options) {
                   "with length, temperature, ... of its own; writes such lines")
       ->excludes(prompt)
       ->excludes(tokens);
+  auto* const chat = command.add_flag(
+      "--chat{model}", options.chat,
+      "a conversation: each line of the input is answered, until it ends; --chat=instruct and "
+      "--chat=thinking are other forms than that of the model's chat template");
+  chat->excludes(prompt)->excludes(tokens)->excludes("--jsonl");
+  command.add_option("--system", options.system, "the message in front of a conversation")
+      ->needs(chat);
+  command.add_option("--context", options.context, "tokens that a conversation has room for")
+      ->needs(chat)
+      ->capture_default_str();
   command.add_option("--batch", options.batch, "documents that are worked on at a time")
       ->capture_default_str();
   command
@@ -106,7 +116,7 @@ void add_generate(CLI::App& command, GenerateOptions& options) {
   command.add_flag("--ignore-end", options.ignore_end, "write on behind the model's end token");
   command.add_option("--precision", options.precision,
                      "double, float or bf16; as in the checkpoint if absent");
-  command.add_flag("--ids", options.ids, "print numbers instead of bytes");
+  command.add_flag("--ids", options.ids, "print numbers instead of bytes")->excludes(chat);
   command.add_flag("--profile", options.profile,
                    "print the time of each kernel and copy at the end");
 }

@@ -23,16 +23,20 @@ class Bytes final : public TokenText {
   std::string text_of(int token) const override {
     return token < 256 ? std::string(1, static_cast<char>(token)) : fmt::format("<{}>", token);
   }
+  std::optional<int> added_token(std::string_view) const override { return std::nullopt; }
 };
 
 class Tokens final : public TokenText {
  public:
-  explicit Tokens(const std::string& path) : tokenizer_(Tokenizer::read(path)) {}
+  explicit Tokens(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
 
   std::vector<int> tokens_of(std::string_view text) const override {
     return tokenizer_.encode(text);
   }
   std::string text_of(int token) const override { return std::string(tokenizer_.bytes(token)); }
+  std::optional<int> added_token(std::string_view content) const override {
+    return tokenizer_.added_token(content);
+  }
 
  private:
   Tokenizer tokenizer_;
@@ -46,6 +50,9 @@ class Numbers final : public TokenText {
     return other_->tokens_of(text);
   }
   std::string text_of(int token) const override { return fmt::format("{} ", token); }
+  std::optional<int> added_token(std::string_view content) const override {
+    return other_->added_token(content);
+  }
 
  private:
   std::unique_ptr<TokenText> other_;
@@ -58,7 +65,11 @@ std::unique_ptr<TokenText> bytes_as_tokens() {
 }
 
 std::unique_ptr<TokenText> tokens_of_file(const std::string& path) {
-  return std::make_unique<Tokens>(path);
+  return std::make_unique<Tokens>(Tokenizer::read(path));
+}
+
+std::unique_ptr<TokenText> tokens_of_text(const std::string& text, const std::string& path) {
+  return std::make_unique<Tokens>(Tokenizer::parse(text, path));
 }
 
 std::unique_ptr<TokenText> as_numbers(std::unique_ptr<TokenText> other) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,9 @@ class TokenText {
 
   /// The bytes that a token adds to a text. A character may need those of several tokens.
   virtual std::string text_of(int token) const = 0;
+
+  /// The token that is written like this and stands for itself, if there is one.
+  virtual std::optional<int> added_token(std::string_view content) const = 0;
 };
 
 /// Every byte is a token; other tokens are shown as numbers in angles.
@@ -24,6 +28,8 @@ std::unique_ptr<TokenText> bytes_as_tokens();
 
 /// Those of a tokenizer.json, or of a folder that has one.
 std::unique_ptr<TokenText> tokens_of_file(const std::string& path);
+/// Those of the text of a tokenizer.json, from a place of that name.
+std::unique_ptr<TokenText> tokens_of_text(const std::string& text, const std::string& path);
 
 /// The tokens of another one, shown as numbers.
 std::unique_ptr<TokenText> as_numbers(std::unique_ptr<TokenText> other);

@@ -30,10 +30,54 @@ Real dot_on_cpu(int n, const A* a, const B* b) {
   return total;
 }
 
-template double dot_on_cpu<double, double, double>(int, const double*, const double*);
-template float dot_on_cpu<float, float, float>(int, const float*, const float*);
-template float dot_on_cpu<float, float, bf16>(int, const float*, const bf16*);
-template float dot_on_cpu<float, bf16, float>(int, const bf16*, const float*);
-template float dot_on_cpu<float, bf16, bf16>(int, const bf16*, const bf16*);
+namespace {
+
+// `width` rows at once share the reading of b, and their sums do not wait for each other.
+template <int width, class Real, class A, class B>
+void some_rows(int n, const A* a, const B* b, Real* sums) {
+  constexpr int lanes = Lanes<Real>::count;
+  typename Lanes<Real>::Vector sum[width] = {};
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto right = read<Real>(b + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < width; ++r) {
+      const A* const from = a + std::int64_t{r} * n + i;
+      prefetch_ahead(from);
+      sum[r] += read<Real>(from) * right;
+    }
+  }
+  for (int r = 0; r < width; ++r) {
+    Real total = sum_of_lanes<Real>(sum[r]);
+    for (int j = i; j < n; ++j) {
+      total += static_cast<Real>(a[std::int64_t{r} * n + j]) * static_cast<Real>(b[j]);
+    }
+    sums[r] = total;
+  }
+}
+
+}  // namespace
+
+template <class Real, class A, class B>
+void dot_rows_on_cpu(int rows, int n, const A* a, const B* b, Real* sums) {
+  constexpr int width = 4;
+  int r = 0;
+  for (; r + width <= rows; r += width) {
+    some_rows<width>(n, a + std::int64_t{r} * n, b, sums + r);
+  }
+  for (; r < rows; ++r) {
+    some_rows<1>(n, a + std::int64_t{r} * n, b, sums + r);
+  }
+}
+
+#define QNEXT_INSTANTIATE(Real, A, B)                            \
+  template Real dot_on_cpu<Real, A, B>(int, const A*, const B*); \
+  template void dot_rows_on_cpu<Real, A, B>(int, int, const A*, const B*, Real*);
+QNEXT_INSTANTIATE(double, double, double)
+QNEXT_INSTANTIATE(float, float, float)
+QNEXT_INSTANTIATE(float, float, bf16)
+QNEXT_INSTANTIATE(float, bf16, float)
+QNEXT_INSTANTIATE(float, bf16, bf16)
+#undef QNEXT_INSTANTIATE
 
 }  // namespace qnext

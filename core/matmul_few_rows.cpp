@@ -11,9 +11,14 @@
 namespace qnext {
 namespace {
 
-// Rows of B that share the reading of A, and rows of A that share the reading of B.
-inline constexpr int shared_rows = 2;
+// Rows of A that share the reading of B, and rows of B that share that of A: their sums fit the
+// registers.
 inline constexpr int rows_at_once = 8;
+inline constexpr int most_columns = 4;
+
+constexpr int columns_for(int rows) {
+  return rows <= 4 ? most_columns : 2;
+}
 
 // A thread takes ranges of rows of B and sums each dot product in the lanes of one vector. More
 // rows of A than are multiplied at once find the rows of B in the first cache.
@@ -36,26 +41,26 @@ struct FewRows {
   }
 
   void operator()(int index) const {
-    const int end = std::min(N, (index + 1) * range);
-    int n = index * range;
-    for (; n + shared_rows <= end; n += shared_rows) {
-      rows_of<shared_rows>(n);
-    }
-    for (; n < end; ++n) {
-      rows_of<1>(n);
-    }
-  }
-
-  // Columns [n, n + width) of c for all rows of a.
-  template <int width>
-  void rows_of(int n) const {
-    using Function = void (FewRows::*)(int, int) const;
+    using Function = void (FewRows::*)(int, int, int) const;
     static constexpr auto kernels = []<int... m>(std::integer_sequence<int, m...>) {
-      return std::array<Function, rows_at_once>{&FewRows::template dot_products<m + 1, width>...};
+      return std::array<Function, rows_at_once>{&FewRows::template columns<m + 1>...};
     }
     (std::make_integer_sequence<int, rows_at_once>());
     for (int m = 0; m < M; m += rows_at_once) {
-      (this->*kernels[std::min(rows_at_once, M - m) - 1])(m, n);
+      (this->*kernels[std::min(rows_at_once, M - m) - 1])(m, index * range,
+                                                          std::min(N, (index + 1) * range));
+    }
+  }
+
+  // Rows [m, m + rows) and columns [n, end) of c.
+  template <int rows>
+  void columns(int m, int n, int end) const {
+    constexpr int width = columns_for(rows);
+    for (; n + width <= end; n += width) {
+      dot_products<rows, width>(m, n);
+    }
+    for (; n < end; ++n) {
+      dot_products<rows, 1>(m, n);
     }
   }
 
@@ -68,7 +73,9 @@ struct FewRows {
       typename Lane::Vector weight[width];
 #pragma GCC unroll 4
       for (int j = 0; j < width; ++j) {
-        weight[j] = read<Real>(b + std::int64_t(n + j) * K + k);
+        const In* const from = b + std::int64_t(n + j) * K + k;
+        prefetch_ahead(from);
+        weight[j] = read<Real>(from);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < rows; ++i) {

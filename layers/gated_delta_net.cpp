@@ -228,8 +228,7 @@ void GatedDeltaNet<Storage>::step(const Exec& exec, const Documents& documents,
                                   const Tensor<Storage, 2>& y, Saved& saved, const Work& work,
                                   Keep keep) const {
   project(exec, work.rows.input(exec, x), saved, work);
-  conv_.forward(exec, documents, saved.qkvz, state.conv_tail, work.convolved, {}, work.conv);
-  conv_.advance_tails(exec, documents, saved.qkvz, state.conv_tail, keep);
+  conv_.step(exec, documents, saved.qkvz, state.conv_tail, work.convolved, keep);
   delta_rule_recurrent<Storage>(exec, documents, rule_input<Storage>(work.convolved, saved),
                                 state.memory, saved.read, keep);
   finish(exec, saved, y, work);

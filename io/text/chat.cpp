@@ -89,18 +89,26 @@ std::string name_of(ChatStyle style) {
   return style == ChatStyle::thinking ? "thinking" : "instruct";
 }
 
-ChatStyle chat_style_of(const std::string& folder) {
-  std::string chat_template;
-  const std::filesystem::path path(folder);
-  if (std::ifstream in(path / "chat_template.jinja", std::ios::binary); in) {
-    chat_template.assign(std::istreambuf_iterator<char>(in), {});
-  } else if (const auto config = path / "tokenizer_config.json"; std::filesystem::exists(config)) {
-    const Json json = Json::read(config.string());
-    const Json* const found = json.find("chat_template");
-    chat_template = found != nullptr && found->is_text() ? found->text("") : "";
+ChatStyle chat_style_of(const std::optional<std::string>& chat_template,
+                        const std::optional<std::string>& tokenizer_config,
+                        const std::string& name_of_config) {
+  std::string found = chat_template.value_or("");
+  if (!chat_template && tokenizer_config) {
+    const Json json = Json::parse(*tokenizer_config, name_of_config);
+    const Json* const key = json.find("chat_template");
+    found = key != nullptr && key->is_text() ? key->text("") : "";
   }
-  return chat_template.find(begin_thoughts) != std::string::npos ? ChatStyle::thinking
-                                                                 : ChatStyle::instruct;
+  return found.find(begin_thoughts) != std::string::npos ? ChatStyle::thinking
+                                                         : ChatStyle::instruct;
+}
+
+ChatStyle chat_style_of(const std::string& folder) {
+  const auto text_of = [](const std::filesystem::path& path) -> std::optional<std::string> {
+    std::ifstream in(path, std::ios::binary);
+    return in ? std::optional(std::string(std::istreambuf_iterator<char>(in), {})) : std::nullopt;
+  };
+  const std::filesystem::path path(folder), config = path / "tokenizer_config.json";
+  return chat_style_of(text_of(path / "chat_template.jinja"), text_of(config), config.string());
 }
 
 std::vector<ChatMessage> chat_messages(const Json& list, const std::string& where) {

@@ -27,6 +27,10 @@ std::string name_of(ChatStyle style);
 /// What the template of a tokenizer's folder is (`chat_template.jinja`, or `chat_template` in
 /// `tokenizer_config.json`): `thinking` where it writes <think>.
 ChatStyle chat_style_of(const std::string& folder);
+/// The same from the texts of these files, of which one may be there.
+ChatStyle chat_style_of(const std::optional<std::string>& chat_template,
+                        const std::optional<std::string>& tokenizer_config,
+                        const std::string& name_of_config);
 
 /// The list under `messages`. What the forms above do not say, such as tools, is refused.
 std::vector<ChatMessage> chat_messages(const Json& list, const std::string& where);

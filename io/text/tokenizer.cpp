@@ -62,6 +62,12 @@ Tokenizer Tokenizer::read(const std::string& path) {
   return tokenizer;
 }
 
+Tokenizer Tokenizer::parse(const std::string& text, const std::string& path) {
+  Tokenizer tokenizer;
+  tokenizer.tables_ = std::make_shared<const Tables>(TokenizerFile::parse(text, path));
+  return tokenizer;
+}
+
 const std::string& Tokenizer::path() const {
   return tables_->file.path;
 }

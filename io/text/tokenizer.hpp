@@ -20,6 +20,8 @@ class Tokenizer {
  public:
   /// `path`: a tokenizer.json, or a folder that has one.
   static Tokenizer read(const std::string& path);
+  /// The text of a tokenizer.json, from a place of that name.
+  static Tokenizer parse(const std::string& text, const std::string& path);
 
   const std::string& path() const;
 

@@ -24,7 +24,7 @@ constexpr const char* byte_level_expression =
 
 class Reader {
  public:
-  explicit Reader(const std::string& path) : root_(Json::read(path)) { file_.path = path; }
+  Reader(Json root, const std::string& path) : root_(std::move(root)) { file_.path = path; }
 
   TokenizerFile result() {
     keys(root_, "",
@@ -333,7 +333,13 @@ class Reader {
 
 TokenizerFile TokenizerFile::read(const std::string& path) {
   const bool folder = std::filesystem::is_directory(path);
-  return Reader(folder ? (std::filesystem::path(path) / "tokenizer.json").string() : path).result();
+  const std::string file =
+      folder ? (std::filesystem::path(path) / "tokenizer.json").string() : path;
+  return Reader(Json::read(file), file).result();
+}
+
+TokenizerFile TokenizerFile::parse(const std::string& text, const std::string& path) {
+  return Reader(Json::parse(text, path), path).result();
 }
 
 }  // namespace qnext

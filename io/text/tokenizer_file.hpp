@@ -26,6 +26,8 @@ struct TokenizerFile {
 
   /// `path`: the file, or a folder that has one of that name.
   static TokenizerFile read(const std::string& path);
+  /// Its text, from a place of that name.
+  static TokenizerFile parse(const std::string& text, const std::string& path);
 };
 
 }  // namespace qnext

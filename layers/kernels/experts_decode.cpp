@@ -12,7 +12,7 @@ namespace {
 // a GPU, so that there are enough teams.
 constexpr int rows_per_team = device_backend ? 1 : 16;
 
-int teams(int rows) {
+KOKKOS_INLINE_FUNCTION int teams(int rows) {
   return (rows + rows_per_team - 1) / rows_per_team;
 }
 
@@ -36,40 +36,51 @@ struct Logits {
       Kokkos::single(Kokkos::PerTeam(team), [&] { in.shared_factor(t) = sigmoid(projected); });
       return;
     }
-    for (int e = first; e < min(first + rows_per_team, E); ++e) {
-      const Real logit = dot<Real>(team, D, &in.router(e, 0), x);
-      Kokkos::single(Kokkos::PerTeam(team), [&] { logits(t, e) = logit; });
-    }
+    const int rows = min(rows_per_team, E - first);
+    Real sum[rows_per_team];
+    dot_rows(team, rows, D, &in.router(first, 0), x, sum);
+    Kokkos::single(Kokkos::PerTeam(team), [&] {
+      for (int i = 0; i < rows; ++i) {
+        logits(t, first + i) = sum[i];
+      }
+    });
   }
 };
 
-// Teams (t, block of hidden numbers).
+// Teams (t, block of hidden numbers of one expert); the shared expert comes last.
 template <class Storage>
 struct Hidden {
   using Real = Accum<Storage>;
 
   ExpertsDecode<Storage> in;
-  int teams_per_token;
+
+  KOKKOS_INLINE_FUNCTION int teams_per_expert() const { return teams(in.down.extent_int(2)); }
+  KOKKOS_INLINE_FUNCTION int teams_per_token() const {
+    const int F = in.down.extent_int(2), K = in.selected.extent_int(1);
+    return K * teams_per_expert() + teams(in.hidden.extent_int(1) - K * F);
+  }
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
-    const int count = in.hidden.extent_int(1);
-    const int D = in.x.extent_int(1);
-    const int F = in.down.extent_int(2);
-    const int K = in.selected.extent_int(1);
-    const int t = team.league_rank() / teams_per_token;
-    const int first = team.league_rank() % teams_per_token * rows_per_team;
+    const int D = in.x.extent_int(1), F = in.down.extent_int(2), K = in.selected.extent_int(1);
+    const int t = team.league_rank() / teams_per_token();
+    const int block = team.league_rank() % teams_per_token();
+    const int k = min(block / teams_per_expert(), K);
+    const int first = (block - k * teams_per_expert()) * rows_per_team;
+    const bool routed = k < K;
+    const int rows = min(rows_per_team, (routed ? F : in.hidden.extent_int(1) - K * F) - first);
     const Storage* const x = &in.x(t, 0);
-    for (int i = first; i < min(first + rows_per_team, count); ++i) {
-      const int k = i / F;
-      const bool routed = k < K;
-      const int g = i - K * F;
-      const Storage* const gate =
-          routed ? &in.gate_up(in.selected(t, k), i % F, 0) : &in.shared_gate(g, 0);
-      const Storage* const up = routed ? gate + std::int64_t{F} * D : &in.shared_up(g, 0);
-      const Real factor = routed ? in.weights(t, k) : in.shared_factor(t);
-      const Real hidden = silu(dot<Real>(team, D, gate, x)) * dot<Real>(team, D, up, x);
-      Kokkos::single(Kokkos::PerTeam(team), [&] { in.hidden(t, i) = factor * hidden; });
-    }
+    const Storage* const gate =
+        routed ? &in.gate_up(in.selected(t, k), first, 0) : &in.shared_gate(first, 0);
+    const Storage* const up = routed ? gate + std::int64_t{F} * D : &in.shared_up(first, 0);
+    const Real factor = routed ? in.weights(t, k) : in.shared_factor(t);
+    Real opened[rows_per_team], carried[rows_per_team];
+    dot_rows(team, rows, D, gate, x, opened);
+    dot_rows(team, rows, D, up, x, carried);
+    Kokkos::single(Kokkos::PerTeam(team), [&] {
+      for (int i = 0; i < rows; ++i) {
+        in.hidden(t, k * F + first + i) = factor * (silu(opened[i]) * carried[i]);
+      }
+    });
   }
 };
 
@@ -91,18 +102,17 @@ struct Output {
     const int t = team.league_rank() / teams_per_token;
     const int first = team.league_rank() % teams_per_token * rows_per_team;
     const int rows = min(rows_per_team, D - first);
-    Real sum[rows_per_team] = {};
+    Real sum[rows_per_team] = {}, term[rows_per_team];
     for (int k = 0; k < K; ++k) {
-      const Storage* const matrix = &in.down(in.selected(t, k), first, 0);
-      const Real* const hidden = &in.hidden(t, k * F);
+      dot_rows(team, rows, F, &in.down(in.selected(t, k), first, 0), &in.hidden(t, k * F), term);
       for (int i = 0; i < rows; ++i) {
-        sum[i] += dot<Real>(team, F, matrix + i * F, hidden);
+        sum[i] += term[i];
       }
     }
     if (G > 0) {
-      const Real* const hidden = &in.hidden(t, K * F);
+      dot_rows(team, rows, G, &in.shared_down(first, 0), &in.hidden(t, K * F), term);
       for (int i = 0; i < rows; ++i) {
-        sum[i] += dot<Real>(team, G, &in.shared_down(first + i, 0), hidden);
+        sum[i] += term[i];
       }
     }
     Kokkos::single(Kokkos::PerTeam(team), [&] {
@@ -128,10 +138,10 @@ template <class Storage>
 void ExpertsDecode<Storage>::compute(const Exec& exec, const Tensor<Storage, 2>& y,
                                      Write write) const {
   const int T = x.extent_int(0);
-  const int inner = teams(hidden.extent_int(1));
+  const Hidden<Storage> inner{*this};
   const int outer = teams(y.extent_int(1));
-  Kokkos::parallel_for("experts_decode::hidden", row_policy(exec, T * inner),
-                       Hidden<Storage>{*this, inner});
+  Kokkos::parallel_for("experts_decode::hidden", row_policy(exec, T * inner.teams_per_token()),
+                       inner);
   Kokkos::parallel_for("experts_decode::output", row_policy(exec, T * outer),
                        Output<Storage>{*this, y, outer, write == Write::add});
 }

@@ -69,7 +69,7 @@ run faster 1 "${fifty[@]}" "optimizer.learning_rate={peak: $faster, schedule: co
 
 [ -n "${ALL:-}" ] || exit 0
 if [ "$ALL" = 16 ]; then
-  run all_five 16 "${fifty[@]}" parallel.tensor=2 parallel.context=2 parallel.pipeline=2 parallel.expert=4
+  run all_five 16 "${fifty[@]}" run.recompute=mixer parallel.tensor=2 parallel.context=2 parallel.pipeline=2 parallel.expert=4
   grep -q '^ranks=16 tensor=2 context=2 pipeline=2 expert=4 data=2' all_five.out || fail "not all degrees together"
   expect_inside all_five
   exit

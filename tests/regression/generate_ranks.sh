@@ -30,6 +30,8 @@ drawn=$("$QNEXT" generate run --tokens 7,8,9 --length 12 --ids --seed 5 2>/dev/n
 [ "$(on 2 "$QNEXT" generate run --tokens 7,8,9 --length 12 --ids --seed 5 parallel.pipeline=2 2>/dev/null)" = "$drawn" ] ||
   fail "two stages draw something else"
 
+expect_status 2 on 2 "$QNEXT" generate run --chat
+expect_text "--chat: a conversation is one document, and 2 ranks of parallel.data have documents of their own"
 expect_status 2 on 2 "$QNEXT" generate run parallel.tensor=3
 expect_text "parallel.tensor = 3"
 expect_status 2 on 2 "$QNEXT" generate run parallel.zero=1

@@ -53,7 +53,8 @@ TEST_F(GenerationRequests, TakeWhatALineLeavesOutFromTheCommandLine) {
   EXPECT_EQ(requests[0].sampling.seed, 3u);
   EXPECT_EQ(requests[0].stop_texts, std::vector<std::string>{"end"});
   EXPECT_EQ(requests[0].stop_tokens, std::vector<int>{9});
-  const auto& [prompt, sampling, length, stop_tokens, stop_texts] = requests[1];
+  const auto& [prompt, sampling, length, stop_tokens, stop_texts, mark] = requests[1];
+  EXPECT_EQ(mark, 0);
   EXPECT_EQ(prompt, (std::vector<int>{3, 4, 5}));
   EXPECT_EQ(length, 2);
   EXPECT_EQ(sampling.temperature, 1.0);
@@ -92,9 +93,11 @@ TEST_F(GenerationRequests, OfTheCommandLineAreRefusedByOption) {
   GenerateOptions options;
   options.model = path;
   std::ofstream(path) << "";
+  ModelSource source;
+  source.model.vocabulary = vocabulary;
   const auto message = [&](GenerateOptions o) -> std::string {
     try {
-      request_of(o, *text, vocabulary);
+      request_of(o, *text, source);
     } catch (const InputError& error) {
       return error.what();
     }
@@ -117,15 +120,25 @@ TEST_F(GenerationRequests, OfTheCommandLineAreRefusedByOption) {
   wrong = options;
   wrong.min_p = -1;
   EXPECT_EQ(message(wrong), "--min-p -1: must be from 0 to 1");
+  wrong = options;
+  wrong.context = 0;
+  EXPECT_EQ(message(wrong), "--context 0: must be positive");
 }
 
 TEST_F(GenerationRequests, EndTokensComeFromGenerationConfigFirst) {
+  ModelSource source;
+  source.weights = {InitSettings::Kind::hugging_face, folder.path()};
   const auto ends = [&](const std::string& config) {
     std::ofstream(folder.path() + "/generation_config.json") << config;
-    return end_tokens(folder.path());
+    return end_tokens(source);
   };
   EXPECT_EQ(ends("{\"eos_token_id\": [5, 3], \"top_k\": 20}"), (std::vector<int>{5, 3}));
   EXPECT_EQ(ends("{\"eos_token_id\": 4}"), std::vector<int>{4});
+  // A checkpoint has them from the folder that it was converted from, if there was one.
+  source.weights = {InitSettings::Kind::checkpoint, folder.path() + "/model.h5"};
+  EXPECT_EQ(end_tokens(source), std::vector<int>{});
+  source.files["generation_config.json"] = "{\"eos_token_id\": 7}";
+  EXPECT_EQ(end_tokens(source), std::vector<int>{7});
 }
 
 TEST_F(GenerationRequests, SpeakTheTokensOfATokenizer) {
