@@ -51,6 +51,7 @@ struct GenerateOptions {
   std::vector<int> stop_tokens;
   bool ignore_end = false;  // write on behind the end token of the model
   std::string precision;    // empty: that of the checkpoint
+  std::string adapter;      // folder of PEFT beside the weights of a Hugging Face folder
   bool ids = false;         // print numbers instead of bytes
   bool profile = false;     // print where the time went
 };
@@ -71,6 +72,7 @@ struct ConvertOptions {
   std::string to;          // checkpoint; or Hugging Face folder
   std::string dtype;       // of all tensors of the folder: bf16 | half | float | double
   std::string shard_size;  // most bytes of a file of the folder
+  bool adapter = false;    // the adapters alone, as a folder of PEFT
 };
 
 struct BenchOptions {
@@ -85,6 +87,7 @@ struct EvaluateOptions {
   std::string data = {};       // file or folder, as `what` wants it
   std::string tokenizer = {};  // empty: that of the model's folder, or bytes
   std::string precision = {};  // empty: that of the checkpoint
+  std::string adapter = {};    // folder of PEFT beside the weights of a Hugging Face folder
   std::string separator = {};  // texts: a line that is just this ends a document
   std::string output = {};     // file for the results, JSON
   std::string write = {};      // logits: file for those of this model

@@ -4,6 +4,7 @@
 #include "app/commands.hpp"
 #include "app/export_hugging_face.hpp"
 #include "app/model_source.hpp"
+#include "app/peft_adapter.hpp"
 #include "app/process_memory.hpp"
 
 #include <fmt/format.h>
@@ -48,6 +49,9 @@ ExportSettings settings_of(const ConvertOptions& options) {
 }
 
 std::string import_folder(const ConvertOptions& options) {
+  if (options.adapter) {
+    throw InputError("--adapter: is of a run; " + options.from + " is a Hugging Face folder");
+  }
   if (!options.dtype.empty() || !options.shard_size.empty()) {
     throw InputError(
         "--dtype and --shard-size are of a Hugging Face folder that is written; a checkpoint has "
@@ -65,7 +69,18 @@ std::string import_folder(const ConvertOptions& options) {
                      name_of(converted.precision));
 }
 
+std::string export_adapter(const ConvertOptions& options) {
+  if (!options.dtype.empty() || !options.shard_size.empty()) {
+    throw InputError("--dtype and --shard-size are not of an adapter: it has the type of the run");
+  }
+  const ExportedAdapter adapter = export_peft(options.from, options.to);
+  return fmt::format("tensors={} bytes={}", adapter.tensors, adapter.bytes);
+}
+
 std::string export_folder(const ConvertOptions& options) {
+  if (options.adapter) {
+    return export_adapter(options);
+  }
   const ExportedFolder folder = export_hugging_face(options.from, options.to, settings_of(options));
   return fmt::format("tensors={} bytes={} files={} dtype={}", folder.tensors, folder.bytes,
                      folder.files, folder.dtype);

@@ -47,6 +47,7 @@ Json::Object settings(const EvaluationInputs& inputs, const ModelSource& source)
           {"window", Json::of(std::int64_t{o.window})},
           {"limit", Json::of(o.limit)},
           {"separator", Json::of(o.separator)},
+          {"adapter", Json::of(o.adapter)},
           {"version", Json::of(std::string(v.version))},
           {"commit", Json::of(std::string(v.commit))},
           {"backend", Json::of(std::string(v.backend))}};
@@ -97,7 +98,7 @@ Status evaluate(const EvaluateOptions& options, const Communicator& world) {
   if (options.window < 2) {
     throw InputError(fmt::format("--window {}: must be at least 2 tokens", options.window));
   }
-  const ModelSource source = find_model(options.model, {}, options.precision);
+  const ModelSource source = find_model(options.model, {}, options.precision, options.adapter);
   const ProcessGrid grid = decoding_grid(options.overrides, source.model, world);
   const auto model = open_language_model(source, options.window, grid);
   TextTokens text(options.tokenizer.empty() ? source.tokenizer : options.tokenizer);

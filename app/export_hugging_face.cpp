@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/export_hugging_face.hpp"
 
+#include "app/adapter_factors.hpp"
+#include "app/folder_part.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/hugging_face_names.hpp"
 #include "app/hugging_face_origin.hpp"
@@ -66,6 +68,9 @@ Targets targets_of(const ParameterTable& table, const HuggingFaceOrigin* origin,
                    const ExportSettings& settings) {
   Targets targets;
   for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      continue;  // goes into the weight that it is beside
+    }
     if (row.alias_of.empty()) {
       targets[row.name] = targets_of(row, origin, settings);
     } else if (origin != nullptr && origin->tensors.count(row.name) > 0) {
@@ -90,12 +95,18 @@ std::vector<SafetensorsWriter::Entry> entries_of(const ParameterTable& table,
   return entries;
 }
 
-/// Hands what a piece of a parameter and its targets have in common to the writer.
+/// Hands what a piece of a parameter and its targets have in common to the writer, with adapters
+/// merged into their weights.
 class Export {
  public:
-  Export(const Targets& targets, SafetensorsWriter& writer) : targets_(targets), writer_(writer) {}
+  Export(const Targets& targets, const AdapterFactors& adapters, SafetensorsWriter& writer)
+      : targets_(targets), adapters_(adapters), writer_(writer) {}
 
   void operator()(const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
+    if (adapters_.beside(row)) {
+      merge(row, begin, bytes);
+      return;
+    }
     const auto end = begin + static_cast<std::int64_t>(bytes.size());
     for (const Target& target : targets_.at(row.name)) {
       const std::int64_t first = std::max(begin, target.begin);
@@ -121,9 +132,28 @@ class Export {
                   converted_);
   }
 
+  // Such a weight is one tensor; it is rounded once, to the format of the file.
+  void merge(const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
+    const NumberFormat from = number_format_of(row.type);
+    const std::int64_t first = begin / bytes_of(from);
+    merged_.resize(bytes.size() / bytes_of(from));
+    const auto count = static_cast<std::int64_t>(merged_.size());
+    convert_numbers(from, bytes.data(), NumberFormat::f64,
+                    reinterpret_cast<std::byte*>(merged_.data()), count);
+    adapters_.add(row, first, merged_);
+    for (const Target& target : targets_.at(row.name)) {
+      converted_.resize(static_cast<std::size_t>(count * bytes_of(target.format)));
+      convert_numbers(NumberFormat::f64, reinterpret_cast<const std::byte*>(merged_.data()),
+                      target.format, converted_.data(), count);
+      writer_.write(target.name, first * bytes_of(target.format), converted_);
+    }
+  }
+
   const Targets& targets_;
+  const AdapterFactors& adapters_;
   SafetensorsWriter& writer_;
   std::vector<std::byte> converted_;
+  std::vector<double> merged_;
 };
 
 std::string dtype_named(NumberFormat format) {
@@ -186,46 +216,14 @@ struct ExportAs {
         });
     const std::string dtype = dtype_named(usual_format(entries));
     SafetensorsWriter writer(folder, entries, settings.shard_bytes);
-    Export taker(targets, writer);
-    read_checkpoint_stream(checkpoint, table, std::ref(taker));
+    const AdapterFactors adapters(checkpoint, table);
+    Export taker(targets, adapters, writer);
+    read_checkpoint_stream(checkpoint, table, std::ref(taker),
+                           [](const Parameter& row) { return !row.of_adapter; });
     write_texts(folder, source, origin, dtype, as_kept);
     writer.finish();
     return {static_cast<std::int64_t>(entries.size()), writer.bytes(), writer.files(), dtype};
   }
-};
-
-/// A folder that gets its name when it is whole, and goes when it does not.
-class FolderPart {
- public:
-  explicit FolderPart(std::string folder) : folder_(std::move(folder)), part_(folder_ + ".part") {
-    for (const std::string& path : {folder_, part_}) {
-      if (fs::exists(path)) {
-        throw InputError(path + ": is there already; it is not replaced");
-      }
-    }
-    std::error_code error;
-    if (!fs::create_directory(part_, error)) {
-      throw EnvironmentError(part_ + ": cannot be made: " + error.message());
-    }
-  }
-  FolderPart(const FolderPart&) = delete;
-  FolderPart& operator=(const FolderPart&) = delete;
-  ~FolderPart() {
-    if (!whole_) {
-      std::error_code ignored;
-      fs::remove_all(part_, ignored);
-    }
-  }
-
-  const std::string& path() const { return part_; }
-  void finish() {
-    replace_file(part_, folder_);
-    whole_ = true;
-  }
-
- private:
-  std::string folder_, part_;
-  bool whole_ = false;
 };
 
 }  // namespace
@@ -233,8 +231,10 @@ class FolderPart {
 ExportedFolder export_hugging_face(const std::string& checkpoint, const std::string& folder,
                                    const ExportSettings& settings) {
   const ModelSource source = find_model(checkpoint, {}, "");
-  const auto origin =
-      HuggingFaceOrigin::of_checkpoint(read_checkpoint_content(source.weights.path));
+  auto origin = HuggingFaceOrigin::of_checkpoint(read_checkpoint_content(source.weights.path));
+  if (origin && source.model.adapters.any()) {
+    ++origin->updates;  // merged weights are no longer those of the folder
+  }
   FolderPart part(folder);
   const ExportedFolder exported = with_storage(
       source.precision,

@@ -27,7 +27,7 @@ struct ExportedFolder {
 /// Where the model came from such a folder, this one has its tensors and the files beside them:
 /// the same bytes where no step of training lies between and the checkpoint held every number.
 /// Otherwise tensors have the types of the checkpoint: in a bf16 model matrices are BF16 and what
-/// it keeps in float is F32.
+/// it keeps in float is F32. Adapters are merged into their weights, W + scale B A.
 ExportedFolder export_hugging_face(const std::string& checkpoint, const std::string& folder,
                                    const ExportSettings& settings);
 

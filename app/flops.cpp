@@ -64,12 +64,16 @@ std::vector<FlopPart> flop_parts(const ModelConfig& model, double mean_length) {
   return parts;
 }
 
+int flops_per_multiply_add(const ModelConfig& model) {
+  return model.adapters.any() ? 4 : 6;
+}
+
 double flops_per_token(const ModelConfig& model, double mean_length) {
   double sum = 0.0;
   for (const FlopPart& part : flop_parts(model, mean_length)) {
     sum += part.multiply_adds * part.layers;
   }
-  return 6.0 * sum;
+  return flops_per_multiply_add(model) * sum;
 }
 
 double layer_multiply_adds(const ModelConfig& model, int layer, double mean_length) {

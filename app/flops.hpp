@@ -29,7 +29,11 @@ struct FlopPart {
 /// their sum: the sequence where rows are not packed. The causal half of L tokens is counted.
 std::vector<FlopPart> flop_parts(const ModelConfig& model, double mean_length);
 
-/// Sum of the parts, times 2 for multiply-add and 3 for forward and backward.
+/// FLOPs of training for each of these multiply-adds: 2 in each of three products, or of two where
+/// adapters alone are trained, which themselves are not counted.
+int flops_per_multiply_add(const ModelConfig& model);
+
+/// Sum of the parts, times that.
 double flops_per_token(const ModelConfig& model, double mean_length);
 
 /// Multiply-adds of one token, forward: of one layer, and of all that stands behind the last one.

@@ -210,7 +210,7 @@ std::unique_ptr<TokenText> text_of(const GenerateOptions& options, const ModelSo
 }
 
 ModelSource find_source(const GenerateOptions& options, const std::vector<std::string>& keys) {
-  ModelSource source = find_model(options.model, keys, options.precision);
+  ModelSource source = find_model(options.model, keys, options.precision, options.adapter);
   source.model.recompute = Recompute::none;
   source.model.layer.experts.capacity.rule = Capacity::Rule::dropless;
   source.model.balance = {};

@@ -41,7 +41,7 @@ std::int64_t GradientSum::stack_bytes(const ParameterTable& table, GradientOrder
                                       int microbatches) {
   std::int64_t bytes = 0;
   for (const auto& group : table.groups()) {
-    bytes += group.elements * size_of(accum_of(group.type));
+    bytes += group.frozen ? 0 : group.elements * size_of(accum_of(group.type));
   }
   return bytes * levels(order, microbatches);
 }
@@ -53,7 +53,7 @@ GradientSum::GradientSum(const ParameterTable& table, GradientOrder order, int m
       microbatches_(microbatches),
       stack_(levels(order, microbatches)) {
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
-    if (table.groups()[g].chunk == chunk) {
+    if (table.groups()[g].chunk == chunk && !table.groups()[g].frozen) {
       groups_.push_back(g);
     }
   }

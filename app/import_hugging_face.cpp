@@ -73,12 +73,13 @@ struct Differences {
 };
 
 template <class T>
-void import_row(const SafetensorsFolder& folder, const ParameterTable& table, const Parameter& row,
-                const std::vector<HuggingFaceTensor>& sources) {
+void fill_row_as(const ParameterTable& table, const Parameter& row,
+                 const std::vector<HuggingFaceTensor>& sources,
+                 const std::function<const SafeTensor&(const std::string&)>& find) {
   const auto values = table.values<T>(row);
   const auto host = Kokkos::create_mirror_view(values);
   for (const HuggingFaceTensor& source : sources) {
-    const SafeTensor& tensor = *folder.find(source.name);
+    const SafeTensor& tensor = find(source.name);
     std::int64_t begin = 0;
     for (const Box& box : row.shard.boxes) {
       copy_part(tensor, source, box, host.data() + begin);
@@ -86,18 +87,6 @@ void import_row(const SafetensorsFolder& folder, const ParameterTable& table, co
     }
   }
   Kokkos::deep_copy(values, host);
-}
-
-void import_row(const SafetensorsFolder& folder, const ParameterTable& table, const Parameter& row,
-                const std::vector<HuggingFaceTensor>& sources) {
-  switch (row.type) {
-    case DataType::bf16:
-      return import_row<bf16>(folder, table, row, sources);
-    case DataType::float32:
-      return import_row<float>(folder, table, row, sources);
-    case DataType::float64:
-      return import_row<double>(folder, table, row, sources);
-  }
 }
 
 /// The tensors of the folder for one parameter, with their shapes compared.
@@ -207,6 +196,9 @@ HuggingFaceSources hugging_face_sources(const SafetensorsFolder& folder,
   HuggingFaceSources sources;
   for (const Parameter& row : table.rows()) {
     sources.tensors.emplace_back();
+    if (row.of_adapter) {
+      continue;  // no folder of a model has it
+    }
     if (row.alias_of.empty()) {
       sources.tensors.back() = sources_of(folder, row, differences);
     } else {
@@ -226,10 +218,24 @@ std::vector<std::string> import_hugging_face(const std::string& folder, const Pa
   fence(Exec{}, "import: the parameters are overwritten");
   for (std::size_t i = 0; i < sources.tensors.size(); ++i) {
     if (!sources.tensors[i].empty()) {
-      import_row(weights, table, table.rows()[i], sources.tensors[i]);
+      fill_row(table, table.rows()[i], sources.tensors[i],
+               [&](const std::string& name) -> const SafeTensor& { return *weights.find(name); });
     }
   }
   return sources.remarks;
+}
+
+void fill_row(const ParameterTable& table, const Parameter& row,
+              const std::vector<HuggingFaceTensor>& sources,
+              const std::function<const SafeTensor&(const std::string&)>& find) {
+  switch (row.type) {
+    case DataType::bf16:
+      return fill_row_as<bf16>(table, row, sources, find);
+    case DataType::float32:
+      return fill_row_as<float>(table, row, sources, find);
+    case DataType::float64:
+      return fill_row_as<double>(table, row, sources, find);
+  }
 }
 
 bool has_mtp_weights(const std::string& folder) {

@@ -6,6 +6,7 @@
 #include "io/safetensors.hpp"
 #include "parallel/communicator.hpp"
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,11 @@ HuggingFaceSources hugging_face_sources(const SafetensorsFolder& folder,
 /// table, after hugging_face_sources. Returns its remarks.
 std::vector<std::string> import_hugging_face(const std::string& folder, const ParameterTable& table,
                                              const Communicator& world = {});
+
+/// Fills a row with its part of the tensors that make it up, each found by its name.
+void fill_row(const ParameterTable& table, const Parameter& row,
+              const std::vector<HuggingFaceTensor>& sources,
+              const std::function<const SafeTensor&(const std::string&)>& find);
 
 /// Whether the folder holds mtp.* tensors: config.json does not say.
 bool has_mtp_weights(const std::string& folder);

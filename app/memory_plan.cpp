@@ -52,6 +52,9 @@ ParameterBytes parameter_bytes(const ParameterTable& table, const ProcessGrid& g
     const std::int64_t part =
         largest_part(table, static_cast<int>(g), grid.ranks_over(group.reduce_over)) * wide;
     bytes.weights += group.elements * size_of(group.type);
+    if (group.frozen) {
+      continue;
+    }
     bytes.gradients += group.elements * wide;
     bytes.part += part;
     bytes.moments += part;
@@ -73,6 +76,7 @@ void add_stage(const RunConfig& config, int documents, int stage, ModelPlan& pla
     if (row.alias_of.empty() && (row.owner || !row.on_two_stages)) {
       const std::int64_t elements = row.shard.global_elements();
       plan.parameters += elements;
+      plan.trained += row.frozen ? 0 : elements;
       plan.mtp_parameters += row.name.rfind("mtp.", 0) == 0 ? elements : 0;
     }
   }

@@ -26,6 +26,7 @@ struct MemoryPlan {
 /// The model of a deck: registered, but without memory.
 struct ModelPlan {
   std::int64_t parameters = 0;      // of the whole model
+  std::int64_t trained = 0;         // of which are not frozen
   std::int64_t mtp_parameters = 0;  // of which in the module for multi-token prediction
   std::vector<MemoryPlan> stages;   // of a pipeline; one without
   std::int64_t local_elements = 0;  // parameters of a rank, of the stage that has most

@@ -3,6 +3,7 @@
 
 #include "app/hugging_face_model.hpp"
 #include "app/hugging_face_origin.hpp"
+#include "app/peft_adapter.hpp"
 #include "app/restart.hpp"
 #include "core/require.hpp"
 #include "io/checkpoint.hpp"
@@ -30,14 +31,18 @@ DataType parse_precision(const std::string& word) {
   throw InputError("--precision " + word + ": wanted is double, float or bf16");
 }
 
-ModelSource from_hugging_face(const std::string& path, const std::string& precision) {
+ModelSource from_hugging_face(const std::string& path, const std::string& precision,
+                              const std::string& adapter) {
   ModelSource source;
   const HuggingFaceConfig config = HuggingFaceConfig::read(path);
   source.model = model_config(config);
   source.sequence = static_cast<int>(
       std::min<std::int64_t>(config.max_position_embeddings, std::numeric_limits<int>::max()));
   source.precision = parse_precision(precision.empty() ? "float" : precision);
-  source.weights = {InitSettings::Kind::hugging_face, path};
+  source.weights = {InitSettings::Kind::hugging_face, path, adapter};
+  if (!adapter.empty()) {
+    source.model.adapters = read_peft_config(adapter, source.model);
+  }
   if (const fs::path tokenizer = fs::path(path) / "tokenizer.json"; fs::exists(tokenizer)) {
     source.tokenizer = tokenizer.string();
   }
@@ -46,8 +51,9 @@ ModelSource from_hugging_face(const std::string& path, const std::string& precis
 
 ModelSource from_checkpoint(const std::string& path, const std::string& precision) {
   const CheckpointContent content = read_checkpoint_content(path);
-  const Deck deck = Deck::parse(content.resolved_deck, path + ":/deck/resolved",
-                                {"model.init=random", "output.resume=latest"});
+  const Deck deck =
+      Deck::parse(content.resolved_deck, path + ":/deck/resolved",
+                  {"model.init=random", "output.resume=latest", "fine_tune.lora.adapter=''"});
   const RunConfig config = read_run_config(deck);
   ModelSource source;
   source.model = config.model;
@@ -103,15 +109,19 @@ ModelKind model_kind(const std::string& path) {
 }
 
 ModelSource find_model(const std::string& path, const std::vector<std::string>& overrides,
-                       const std::string& precision) {
+                       const std::string& precision, const std::string& adapter) {
   const ModelKind kind = model_kind(path);
+  if (kind != ModelKind::hugging_face && !adapter.empty()) {
+    throw InputError("--adapter " + adapter + ": comes beside a Hugging Face folder, and " + path +
+                     " is none");
+  }
   if (kind != ModelKind::deck && !overrides.empty()) {
     throw InputError(overrides.front() + ": only a deck has keys to replace, and " + path +
                      " is none");
   }
   switch (kind) {
     case ModelKind::hugging_face:
-      return from_hugging_face(path, precision);
+      return from_hugging_face(path, precision, adapter);
     case ModelKind::deck: {
       const RunConfig config = read_run_config(Deck::read(path, overrides));
       return from_checkpoint(checkpoint_of(config.output.folder), precision);

@@ -35,8 +35,9 @@ struct ModelSource {
 };
 
 /// A deck stands for its run folder. `precision` may be empty: that of the checkpoint, or float for
-/// a Hugging Face folder.
+/// a Hugging Face folder. `adapter`: a folder of PEFT whose adapters come beside the weights of a
+/// Hugging Face folder; empty: none.
 ModelSource find_model(const std::string& path, const std::vector<std::string>& overrides,
-                       const std::string& precision);
+                       const std::string& precision, const std::string& adapter = "");
 
 }  // namespace qnext

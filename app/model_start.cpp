@@ -2,6 +2,7 @@
 #include "app/model_start.hpp"
 
 #include "app/import_hugging_face.hpp"
+#include "app/peft_adapter.hpp"
 #include "app/restart.hpp"
 #include "io/checkpoint.hpp"
 
@@ -23,8 +24,12 @@ std::optional<HuggingFaceOrigin> start_weights(const InitSettings& init, std::ui
     }
     case InitSettings::Kind::hugging_face:
       import_hugging_face(init.path, table, world);
+      initialise_adapters(table, seed);
       origin = HuggingFaceOrigin::of_folder(init.path);
       break;
+  }
+  if (!init.adapter.empty()) {
+    import_peft(init.adapter, table);
   }
   if (init.member > 0) {
     move_by_one_rounding(table, init.member);

@@ -52,6 +52,8 @@ void add_generate(CLI::App& command, GenerateOptions& options) {
   command.add_option("overrides", options.overrides,
                      "keys of the deck to replace, run.name=b, and how the ranks of this job share "
                      "the model: parallel.tensor=2");
+  command.add_option("--adapter", options.adapter,
+                     "folder of PEFT whose adapters come beside a Hugging Face folder");
   auto* const prompt = command.add_option("--prompt", options.prompt, "text to go on from");
   command.add_option("--tokenizer", options.tokenizer,
                      "tokenizer.json, or a folder that has it; without one, in the folder of the "
@@ -147,6 +149,8 @@ void add_convert(CLI::App& command, ConvertOptions& options) {
   command.add_option("--dtype", options.dtype,
                      "of all tensors of the folder: bf16, half, float or double; as in the folder "
                      "that the model is from, or in the checkpoint, if absent");
+  command.add_flag("--adapter", options.adapter,
+                   "write the adapters of a run alone, as a folder of PEFT; else they are merged");
   command.add_option("--shard-size", options.shard_size,
                      "most bytes of a file of the folder; 5 GB if absent");
 }
@@ -174,6 +178,8 @@ void add_evaluate(CLI::App& command, EvaluateOptions& options) {
                      "tokenizer.json or its folder; else that of the model's folder, or bytes");
   command.add_option("--precision", options.precision,
                      "double, float or bf16; as in the checkpoint if absent");
+  command.add_option("--adapter", options.adapter,
+                     "folder of PEFT whose adapters come beside a Hugging Face folder");
   command.add_option("--output", options.output, "file for the results, JSON");
   command.add_option("--window", options.window, "tokens that the model sees at once")
       ->capture_default_str();

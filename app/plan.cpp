@@ -109,13 +109,14 @@ std::string format_flops(double flops) {
 
 std::string flop_table(const RunConfig& config) {
   const auto length = static_cast<double>(config.data.sequence);
+  const int each = flops_per_multiply_add(config.model);
   std::string text = fmt::format(
-      "FLOPs of training one token at {} tokens a document: 6 x multiply-adds x layers\n",
-      config.data.sequence);
+      "FLOPs of training one token at {} tokens a document: {} x multiply-adds x layers\n",
+      config.data.sequence, each);
   for (const FlopPart& part : flop_parts(config.model, length)) {
     text += fmt::format("  {:<34}{:>20}  x {:<4}{:>16}\n", part.name,
                         with_commas(static_cast<std::int64_t>(part.multiply_adds)), part.layers,
-                        format_flops(6.0 * part.multiply_adds * part.layers));
+                        format_flops(each * part.multiply_adds * part.layers));
   }
   const double sum = flops_per_token(config.model, length);
   text += fmt::format("  {:<34}{:>20}        {:>16}\n", "total", "", format_flops(sum));

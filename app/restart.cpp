@@ -17,7 +17,7 @@ TensorFamily family(const char* name, const AdamW& optimizer,
   family.name = name;
   for (std::size_t g = 0; g < optimizer.buffers().size(); ++g) {
     const AdamW::Buffers& buffers = optimizer.buffers()[g];
-    const bool held = numbers != &AdamW::Buffers::master || buffers.has_master;
+    const bool held = !buffers.frozen && (numbers != &AdamW::Buffers::master || buffers.has_master);
     const Shards& shards = optimizer.shards()[g];
     family.buffers.push_back(
         {buffers.type, buffers.*numbers, held ? &shards : nullptr, shards.begin()});

@@ -3,6 +3,7 @@
 
 #include "app/bytes.hpp"
 #include "app/degrees.hpp"
+#include "app/fine_tune_section.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
 #include "app/layouts.hpp"
@@ -335,6 +336,9 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   const std::optional<ModelConfig> folder = model_of_folder(config.init);
   config.model = read_model(model, folder ? &*folder : nullptr);
   config.model.recompute = read_recompute(run);
+  const FineTune fine_tune = read_fine_tune(deck.section("fine_tune"), config.model);
+  config.model.adapters = fine_tune.adapters;
+  config.init.adapter = fine_tune.adapter;
   config.mtp_loss = read_mtp_loss(model, config.model.mtp_modules);
   config.data = read_data(deck.section("data"));
   config.optimizer = read_optimizer(deck.section("optimizer"), config.run.steps);
@@ -357,6 +361,8 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   parallel.check(config.zero == 1 || config.zero == 2, "zero",
                  "must be 1 or 2: data ranks share what the optimizer holds, or the sums of "
                  "gradients too");
+  parallel.check(config.zero == 1 || !config.model.adapters.any(), "zero",
+                 "must be 1 beside fine_tune.lora: the gradients of adapters are few");
   config.device_messages = read_device_messages(parallel);
   config.watchdog = parallel.get("watchdog", 10.0);
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");

@@ -38,6 +38,7 @@ struct InitSettings {
   enum class Kind { random, checkpoint, hugging_face };
   Kind kind = Kind::random;
   std::string path;
+  std::string adapter = {};  // of the adapters: a folder of PEFT; empty: as they begin
   std::uint64_t member = 0;  // of an ensemble, see move_by_one_rounding; 0: the weights as they are
   std::string unused = {};   // tensors of a checkpoint whose names begin so need not be taken
 };

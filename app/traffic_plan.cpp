@@ -39,7 +39,9 @@ class Planner {
       }
     }
     for (std::size_t g = 0; g < table_.groups().size(); ++g) {
-      gradients_and_weights(static_cast<int>(g));
+      if (!table_.groups()[g].frozen) {
+        gradients_and_weights(static_cast<int>(g));
+      }
     }
     losses();
     return std::move(plan_);
@@ -155,7 +157,10 @@ class Planner {
            3);
       return;
     }
-    send("expert", leave * (row + real_) + leave * row + leave * (row + real_), 3);
+    // The rows of x go for the gradients of weights alone.
+    const bool frozen = model_.adapters.any();
+    send("expert", leave * (row + real_) + (frozen ? 0 : leave * row) + leave * (row + real_),
+         frozen ? 2 : 3);
   }
 
   void mixer(Mixer kind, Pass pass) {
@@ -163,7 +168,13 @@ class Planner {
   }
   void mlp(Mlp kind, Pass pass) { kind == Mlp::dense ? shared_rows(pass) : experts(pass); }
 
-  void embedding(Pass pass) { pass == Pass::forward ? sum(storage_) : gather(real_); }
+  void embedding(Pass pass) {
+    if (pass == Pass::forward) {
+      sum(storage_);
+    } else if (!model_.adapters.any()) {
+      gather(real_);
+    }
+  }
 
   void head() {
     shared_rows(Pass::forward);

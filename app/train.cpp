@@ -101,8 +101,8 @@ void log_pipeline(const RunConfig& config, const ModelPlan& plan, RunLog& log) {
 // Bytes that the plan asks of a rank, of the stage that wants most.
 std::int64_t log_plan(const RunConfig& config, RunLog& log) {
   const ModelPlan plan = plan_model(config, most_documents(config));
-  log.line(fmt::format("parameters={} layers={} width={}", plan.parameters, config.model.layers(),
-                       config.model.width));
+  log.line(fmt::format("parameters={} trained={} layers={} width={}", plan.parameters, plan.trained,
+                       config.model.layers(), config.model.width));
   std::string memory = "memory";
   for (const auto& line : plan.largest().lines) {
     memory += fmt::format(" {}={}", line.name, format_bytes(line.bytes));
@@ -115,8 +115,9 @@ std::int64_t log_plan(const RunConfig& config, RunLog& log) {
     formula += fmt::format("{}{:.0f} x {} ({})", formula.empty() ? "" : " + ", part.multiply_adds,
                            part.layers, part.name);
   }
-  log.line(fmt::format("flops_per_token={:.0f} = 6 ({})",
-                       flops_per_token(config.model, config.data.sequence), formula));
+  log.line(fmt::format("flops_per_token={:.0f} = {} ({})",
+                       flops_per_token(config.model, config.data.sequence),
+                       flops_per_multiply_add(config.model), formula));
   return total;
 }
 

@@ -117,7 +117,9 @@ template <class Storage>
 void TrainingStep<Storage>::sum_over_replicas(const Exec& exec) {
   const Phase phase("gradients over replicas");
   for (std::size_t g = 0; g < table_.groups().size(); ++g) {
-    replica_sum_.sum(exec, g, optimizer_.gradient_part(g));
+    if (!table_.groups()[g].frozen) {
+      replica_sum_.sum(exec, g, optimizer_.gradient_part(g));
+    }
   }
   grid_.data.sum_whole(model_.balance_loss().step_counts());
   grid_.pipeline.sum_whole(model_.balance_loss().step_counts());
@@ -183,8 +185,10 @@ void TrainingStep<Storage>::update(const Exec& exec, std::int64_t updates, doubl
                                    double gradient_norm) {
   const Phase phase("update");
   for (std::size_t group = 0; group < table_.groups().size(); ++group) {
-    optimizer_.update(exec, updates, learning_rate, gradient_norm, group);
-    weights_.start(group);
+    if (!table_.groups()[group].frozen) {
+      optimizer_.update(exec, updates, learning_rate, gradient_norm, group);
+      weights_.start(group);
+    }
   }
 }
 

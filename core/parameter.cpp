@@ -153,6 +153,12 @@ std::int64_t Shard::global_elements() const {
   return product(global_extent);
 }
 
+void ParameterTable::begin_adapters(const AdapterConfig& adapters) {
+  require(rows_.empty(), "adapters come before the first of " + std::to_string(rows_.size()) +
+                             " rows of the table");
+  adapters_ = adapters;
+}
+
 void ParameterTable::begin_chunk(int chunk) {
   require(chunk >= chunk_, "chunk " + std::to_string(chunk) + " comes behind chunk " +
                                std::to_string(chunk_) + " in the table");
@@ -165,7 +171,8 @@ int ParameterTable::group_for(const Parameter& row) {
   for (int g = static_cast<int>(groups_.size()) - 1; g >= 0 && groups_[g].chunk == row.chunk; --g) {
     const Group& group = groups_[g];
     if (group.type == row.type && group.reduce_over == row.reduce_over &&
-        group.replicas == row.replicas && group.on_two_stages == row.on_two_stages) {
+        group.replicas == row.replicas && group.on_two_stages == row.on_two_stages &&
+        group.frozen == row.frozen) {
       if (bytes <= bucket_ - group.elements * size_of(accum_of(group.type))) {
         return g;
       }
@@ -175,6 +182,7 @@ int ParameterTable::group_for(const Parameter& row) {
   Group group{row.type, row.reduce_over};
   group.replicas = row.replicas;
   group.on_two_stages = row.on_two_stages;
+  group.frozen = row.frozen;
   group.chunk = row.chunk;
   group.first_row = rows_.size() - 1;
   groups_.push_back(std::move(group));
@@ -187,6 +195,7 @@ void ParameterTable::append(Parameter parameter, Bind bind) {
   binds_.push_back(std::move(bind));
   Parameter& row = rows_.back();
   row.chunk = chunk_;
+  row.frozen = adapters_.any() && !row.of_adapter;
   if (!row.alias_of.empty()) {
     const Parameter* const original = find(row.alias_of);
     require(original != nullptr && original->type == row.type,
@@ -204,7 +213,7 @@ void ParameterTable::append(Parameter parameter, Bind bind) {
 void ParameterTable::lay_out(bool with_gradients) {
   for (Group& group : groups_) {
     group.values = Tensor<std::byte, 1>("parameter values", group.elements * size_of(group.type));
-    if (with_gradients) {
+    if (with_gradients && !group.frozen) {
       group.gradients = Tensor<std::byte, 1>("parameter gradients",
                                              group.elements * size_of(accum_of(group.type)));
     }
@@ -243,6 +252,9 @@ void ParameterTable::zero_gradients(const Exec& exec) const {
                       Real(0));
   };
   for (const Group& group : groups_) {
+    if (group.frozen) {
+      continue;
+    }
     if (accum_of(group.type) == DataType::float64) {
       zero(group, 0.0);
     } else {
@@ -276,6 +288,14 @@ std::int64_t ParameterTable::global_elements() const {
 void initialise(const ParameterTable& table, std::uint64_t seed) {
   for_each_row(table,
                [&]<class T>(const Parameter& row, T) { initialise_row<T>(table, row, seed); });
+}
+
+void initialise_adapters(const ParameterTable& table, std::uint64_t seed) {
+  for_each_row(table, [&]<class T>(const Parameter& row, T) {
+    if (row.of_adapter) {
+      initialise_row<T>(table, row, seed);
+    }
+  });
 }
 
 void move_by_one_rounding(const ParameterTable& table, std::uint64_t member) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "core/adapter_config.hpp"
 #include "core/require.hpp"
 #include "core/types.hpp"
 
@@ -63,7 +64,7 @@ struct Init {
 /// replicate (norms, the router) is summed over these too.
 enum class ReduceOver { data, data_beside_experts, data_and_tensor };
 
-/// One trainable tensor. A layer registers it once; initialisation, gradient reduction, the
+/// One tensor of weights. A layer registers it once; initialisation, gradient reduction, the
 /// gradient norm, the optimizer, the checkpoint and the importer walk the table and never name a
 /// layer.
 struct Parameter {
@@ -77,6 +78,7 @@ struct Parameter {
   std::string alias_of{};          // a tied head names the embedding and has no memory of its own
   bool zero_centred_norm = false;  // decays only where the deck says `decay_norms`
   bool on_two_stages = false;      // the last stage of a pipeline has a copy of the first one's
+  bool of_adapter = false;         // a half of a low-rank adapter; no released file has it
 
   // Filled by the table.
   DataType type =
@@ -84,6 +86,7 @@ struct Parameter {
   int group = -1;          // index into ParameterTable::groups()
   std::int64_t begin = 0;  // first element in the flat buffers of that group
   int chunk = 0;           // of the pipeline: the one that this belongs to
+  bool frozen = false;     // nobody trains it: no gradient, nothing of the optimizer
 
   std::int64_t elements() const { return shard.local_elements(); }
 };
@@ -93,7 +96,9 @@ struct Parameter {
 template <class T, int Rank>
 struct Weight {
   Tensor<const T, Rank> value;
-  Tensor<Accum<T>, Rank> grad;
+  Tensor<Accum<T>, Rank> grad;  // nowhere where the weight is frozen
+
+  bool trained() const { return grad.data() != nullptr; }
 
   Weight() = default;
   Weight(const Weight&) = delete;
@@ -111,6 +116,7 @@ class ParameterTable {
     int replicas = 0;
     bool on_two_stages = false;
     int chunk = 0;
+    bool frozen = false;                  // no gradients
     std::size_t first_row = 0;            // of the table, in this group; groups are in that order
     std::int64_t elements = 0;            // padding included; the padding is zero
     Tensor<std::byte, 1> values = {};     // elements of `type`
@@ -123,6 +129,11 @@ class ParameterTable {
       : bucket_(bucket) {}
   ParameterTable(const ParameterTable&) = delete;
   ParameterTable& operator=(const ParameterTable&) = delete;
+
+  /// The low-rank adapters of the model, before anything is added. Where there are any, every row
+  /// but theirs is frozen.
+  void begin_adapters(const AdapterConfig& adapters);
+  const AdapterConfig& adapters() const { return adapters_; }
 
   /// What is added from here on belongs to that chunk of the pipeline, in groups of its own. Chunks
   /// come in their order; a model that nobody divides is chunk 0.
@@ -170,7 +181,7 @@ class ParameterTable {
     return Tensor<Real, 1>(reinterpret_cast<Real*>(buffer.data()) + row.begin, row.elements());
   }
 
-  /// Trainable numbers of this rank / of the whole model; an alias counts once.
+  /// Numbers of this rank / of the whole model; an alias counts once.
   std::int64_t local_elements() const;
   std::int64_t global_elements() const;
 
@@ -197,6 +208,7 @@ class ParameterTable {
 
   std::int64_t bucket_;  // bytes
   int chunk_ = 0;
+  AdapterConfig adapters_;
   std::deque<Parameter> rows_;
   std::deque<Bind> binds_;
   std::vector<Group> groups_;
@@ -205,6 +217,9 @@ class ParameterTable {
 /// Fills every parameter by its rule. A number depends on the seed, the name and the place in the
 /// global tensor, never on the layout.
 void initialise(const ParameterTable& table, std::uint64_t seed);
+
+/// The same of the adapters alone.
+void initialise_adapters(const ParameterTable& table, std::uint64_t seed);
 
 /// Moves every number that is not zero by the distance to its neighbour in its type, up or down by
 /// random bits that depend on the member, the name and the place in the global tensor. Of a

@@ -91,7 +91,8 @@ void write_checkpoint_stream(const std::string& path, const CheckpointContent& c
 }
 
 void read_checkpoint_stream(const std::string& path, const ParameterTable& table,
-                            const Taker& taker) {
+                            const Taker& taker,
+                            const std::function<bool(const Parameter&)>& wanted) {
   const Hdf5File file = open_checkpoint(path);
   const auto datasets = datasets_of(table);
   compare_names(file, "parameters", datasets);
@@ -101,7 +102,7 @@ void read_checkpoint_stream(const std::string& path, const ParameterTable& table
   const auto bytes = PosixFile::open_for_reading(path);
   std::vector<std::byte> buffer(piece_bytes);
   for (const Parameter& row : table.rows()) {
-    if (!row.alias_of.empty()) {
+    if (!row.alias_of.empty() || (wanted && !wanted(row))) {
       continue;
     }
     const Dataset dataset = dataset_of(row);

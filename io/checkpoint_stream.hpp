@@ -30,8 +30,10 @@ using Taker =
 
 /// Reads the parameters of a checkpoint in the order of a table that need not be laid out. Names,
 /// types and shapes are compared before the first piece, as read_checkpoint_tensors does; a hash
-/// when its parameter has passed by: a wrong one is a BadNumberError.
+/// when its parameter has passed by: a wrong one is a BadNumberError. `wanted`: whether a parameter
+/// is read; absent: all are.
 void read_checkpoint_stream(const std::string& path, const ParameterTable& table,
-                            const Taker& taker);
+                            const Taker& taker,
+                            const std::function<bool(const Parameter&)>& wanted = {});
 
 }  // namespace qnext

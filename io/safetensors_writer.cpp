@@ -42,8 +42,8 @@ std::int64_t SafetensorsWriter::Entry::bytes() const {
 }
 
 SafetensorsWriter::SafetensorsWriter(std::string folder, const std::vector<Entry>& entries,
-                                     std::int64_t shard_bytes)
-    : folder_(std::move(folder)) {
+                                     std::int64_t shard_bytes, std::string name)
+    : folder_(std::move(folder)), name_(std::move(name)) {
   for (const Entry& entry : entries) {
     total_ += entry.bytes();
   }
@@ -55,8 +55,8 @@ SafetensorsWriter::SafetensorsWriter(std::string folder, const std::vector<Entry
   const auto shards = shards_of(entries, shard_bytes);
   for (std::size_t i = 0; i < shards.size(); ++i) {
     write_header(shards.size() == 1
-                     ? "model.safetensors"
-                     : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size()),
+                     ? name_ + ".safetensors"
+                     : fmt::format("{}-{:05}-of-{:05}.safetensors", name_, i + 1, shards.size()),
                  shards[i]);
   }
   if (shards.size() > 1) {
@@ -97,7 +97,7 @@ void SafetensorsWriter::write_index(const std::vector<Entry>& entries) const {
                        quoted(files_[places_.at(entry.name).file]));
   }
   write_file(
-      folder_ + "/model.safetensors.index.json",
+      folder_ + "/" + name_ + ".safetensors.index.json",
       fmt::format("{{\n  \"metadata\": {{\"total_size\": {}}},\n  \"weight_map\": {{{}\n  }}\n}}\n",
                   total_, map));
 }

@@ -16,9 +16,10 @@ namespace qnext {
 
 /// The weights of a Hugging Face folder as they come into being, in pieces and in any order.
 ///
-/// Up to `shard_bytes` they are one model.safetensors; more are cut into files of at most that many
-/// bytes (a larger tensor has one for itself), with model.safetensors.index.json beside them.
-/// Within a file wider numbers come first, so that each tensor is aligned to its numbers.
+/// Up to `shard_bytes` they are one model.safetensors, or a file of another such `name`; more are
+/// cut into files of at most that many bytes (a larger tensor has one for itself), with
+/// model.safetensors.index.json beside them. Within a file wider numbers come first, so that each
+/// tensor is aligned to its numbers.
 class SafetensorsWriter {
  public:
   struct Entry {
@@ -30,8 +31,8 @@ class SafetensorsWriter {
   };
 
   /// Writes headers and index.
-  SafetensorsWriter(std::string folder, const std::vector<Entry>& entries,
-                    std::int64_t shard_bytes);
+  SafetensorsWriter(std::string folder, const std::vector<Entry>& entries, std::int64_t shard_bytes,
+                    std::string name = "model");
 
   /// `begin` counts the bytes of that tensor.
   void write(const std::string& name, std::int64_t begin, std::span<const std::byte> bytes);
@@ -52,7 +53,7 @@ class SafetensorsWriter {
   void write_header(const std::string& file, std::vector<const Entry*> entries);
   void write_index(const std::vector<Entry>& entries) const;
 
-  std::string folder_;
+  std::string folder_, name_;
   std::int64_t total_ = 0;    // bytes of all tensors
   std::int64_t written_ = 0;  // of these
   std::vector<std::string> files_;

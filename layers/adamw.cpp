@@ -96,14 +96,15 @@ AdamW::AdamW(const AdamWConfig& config, const ParameterTable& table, const Proce
   for (std::size_t g = 0; g < shards_.size(); ++g) {
     const auto& group = table.groups()[g];
     const DataType type = accum_of(group.type);
-    const std::int64_t bytes = shards_[g].elements() * size_of(type);
-    const bool has_master = group.type == DataType::bf16;
+    const std::int64_t bytes = group.frozen ? 0 : shards_[g].elements() * size_of(type);
+    const bool has_master = group.type == DataType::bf16 && !group.frozen;
     buffers_.push_back({type, Tensor<std::byte, 1>("first moment", bytes),
                         Tensor<std::byte, 1>("second moment", bytes), has_master,
                         Tensor<std::byte, 1>("master weights", has_master ? bytes : 0),
                         keeps_gradients ? Tensor<std::byte, 1>("part of the gradients", bytes)
-                                        : Tensor<std::byte, 1>()});
-    sums_.emplace_back("gradient block sums", shards_[g].block_borders.back());
+                                        : Tensor<std::byte, 1>(),
+                        group.frozen});
+    sums_.emplace_back("gradient block sums", group.frozen ? 0 : shards_[g].block_borders.back());
   }
   std::vector<std::int64_t> blocks(shards_.size(), 0);
   for (const Parameter& row : table.rows()) {
@@ -148,7 +149,7 @@ Tensor<std::byte, 1> AdamW::gradient_part(std::size_t g) const {
 void AdamW::copy_masters_from_parameters() const {
   for (std::size_t g = 0; g < buffers_.size(); ++g) {
     const auto& group = table_.groups()[g];
-    if (group.type == DataType::bf16) {
+    if (buffers_[g].has_master) {
       convert(at<const bf16>(group.values, shards_[g].begin()), at<float>(buffers_[g].master, 0),
               shards_[g].elements());
     }
@@ -174,7 +175,7 @@ void AdamW::square_sums(const Exec& exec, const Parameter& row, std::int64_t fir
 AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   const auto& rows = table_.rows();
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].alias_of.empty()) {
+    if (rows[i].alias_of.empty() && !rows[i].frozen) {
       accum_of(rows[i].type) == DataType::float64
           ? square_sums<double>(exec, rows[i], first_block_[i])
           : square_sums<float>(exec, rows[i], first_block_[i]);
@@ -182,12 +183,14 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   }
   fence(exec, "adamw: the host reads the sums of squares");
   std::vector<HostTensor<double, 1>> host;
-  std::vector<Transfer> gathered;  // all at once: a group is a few numbers
+  std::vector<Transfer> gathered(sums_.size());  // all at once: a group is a few numbers
   for (std::size_t g = 0; g < sums_.size(); ++g) {
+    if (buffers_[g].frozen) {
+      continue;
+    }
     const Tensor<std::byte, 1> bytes(reinterpret_cast<std::byte*>(sums_[g].data()),
                                      sums_[g].size() * sizeof(double));
-    gathered.push_back(
-        shards_[g].over.start_gather(bytes, sizeof(double), shards_[g].block_borders));
+    gathered[g] = shards_[g].over.start_gather(bytes, sizeof(double), shards_[g].block_borders);
   }
   for (std::size_t g = 0; g < sums_.size(); ++g) {
     gathered[g].wait();
@@ -196,7 +199,7 @@ AdamW::GradientNorms AdamW::gradient_norms(const Exec& exec) const {
   std::vector<double> mine;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     double square = 0.0;
-    const bool counts = rows[i].alias_of.empty() && grid_.counts(rows[i]);
+    const bool counts = rows[i].alias_of.empty() && !rows[i].frozen && grid_.counts(rows[i]);
     const std::int64_t blocks = counts ? blocks_of(rows[i]) : 0;
     for (std::int64_t block = 0; block < blocks; ++block) {
       square += host[rows[i].group](first_block_[i] + block);
@@ -268,7 +271,7 @@ void AdamW::update(const Exec& exec, std::int64_t step, double learning_rate, do
   const double scale =
       config_.clip > 0.0 ? std::min(1.0, config_.clip / (gradient_norm + 1e-6)) : 1.0;
   for (const Parameter& row : table_.rows()) {
-    if (!row.alias_of.empty() || row.group != static_cast<int>(group)) {
+    if (!row.alias_of.empty() || row.frozen || row.group != static_cast<int>(group)) {
       continue;
     }
     switch (row.type) {

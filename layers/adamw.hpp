@@ -40,6 +40,7 @@ class AdamW {
     bool has_master;                     // where the group is bf16
     Tensor<std::byte, 1> master;         // else empty
     Tensor<std::byte, 1> gradient;       // empty where the table keeps all gradients
+    bool frozen = false;                 // nobody updates the group: all are empty
   };
 
   /// What the gradients of one step look like, of all stages of a pipeline. Norms are those of one

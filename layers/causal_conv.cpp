@@ -497,8 +497,10 @@ void CausalConv<Storage>::backward(const Exec& exec, const Documents& documents,
                                 work.partial}
         .launch(exec);
   });
-  add_weight_gradient<Real>(exec, layout_, blocks(qkvz.extent_int(0), backward_block), work.partial,
-                            weight_.grad);
+  if (weight_.trained()) {
+    add_weight_gradient<Real>(exec, layout_, blocks(qkvz.extent_int(0), backward_block),
+                              work.partial, weight_.grad);
+  }
 }
 
 template class CausalConv<bf16>;

@@ -10,15 +10,19 @@ template <class Storage>
 DenseMlp<Storage>::DenseMlp(const DenseMlpConfig& config, const ProcessGrid& grid,
                             ParameterTable& table, const std::string& prefix)
     : grid_(grid),
-      gate_(table, {.name = prefix + ".gate_proj.weight",
-                    .shard = grid.tensor_part({config.width, config.model_width}, 0),
-                    .init = Init::normal(config.init_deviation)}),
-      up_(table, {.name = prefix + ".up_proj.weight",
-                  .shard = grid.tensor_part({config.width, config.model_width}, 0),
-                  .init = Init::normal(config.init_deviation)}),
-      down_(table, {.name = prefix + ".down_proj.weight",
-                    .shard = grid.tensor_part({config.model_width, config.width}, 1),
-                    .init = Init::normal(config.init_deviation)}) {
+      gate_(table, grid,
+            {.name = prefix + ".gate_proj.weight",
+             .shard = grid.tensor_part({config.width, config.model_width}, 0),
+             .init = Init::normal(config.init_deviation)}),
+      up_(table, grid,
+          {.name = prefix + ".up_proj.weight",
+           .shard = grid.tensor_part({config.width, config.model_width}, 0),
+           .init = Init::normal(config.init_deviation)}),
+      down_(table, grid,
+            {.name = prefix + ".down_proj.weight",
+             .shard = grid.tensor_part({config.model_width, config.width}, 1),
+             .init = Init::normal(config.init_deviation)}),
+      adapters_(table.adapters()) {
   require(config.width >= grid.degrees.tensor,
           prefix + ": width = " + std::to_string(config.width) +
               ", wanted at least the tensor degree " + std::to_string(grid.degrees.tensor));
@@ -45,6 +49,7 @@ typename DenseMlp<Storage>::Work DenseMlp<Storage>::reserve_work(
   work.hidden = arena.reserve<Storage, 2>("hidden", T, F);
   work.dgate = arena.reserve<Storage, 2>("dgate", T, F);
   work.dup = arena.reserve<Storage, 2>("dup", T, F);
+  work.low = Adapter<Storage>::reserve_low(arena, adapters_, T);
   return work;
 }
 
@@ -54,11 +59,11 @@ void DenseMlp<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>
                                 const Tensor<const Real, 1>& factor) const {
   saved.x = x;
   const auto all = work.rows.input(exec, x);
-  gate_.template forward<Storage>(exec, all, saved.gate);
-  up_.template forward<Storage>(exec, all, saved.up);
+  gate_.template forward<Storage>(exec, all, saved.gate, work.low);
+  up_.template forward<Storage>(exec, all, saved.up, work.low);
   const SwigluRows<Real> rows{all.extent_int(0), {}, all_factors(exec, factor, work)};
   swiglu_forward<Storage>(exec, rows, apart<const Storage>(saved.gate, saved.up), work.hidden);
-  down_.template forward<Storage>(exec, work.hidden, work.rows.partial(y));
+  down_.template forward<Storage>(exec, work.hidden, work.rows.partial(y), work.low);
   work.rows.sum(exec, y);
 }
 
@@ -82,7 +87,7 @@ void DenseMlp<Storage>::backward(const Exec& exec, const Tensor<const Storage, 2
                                  const Tensor<const Real, 1>& factor,
                                  const Tensor<Real, 1>& dfactor) const {
   const auto dout = work.rows.gradient(exec, dy);
-  down_.backward_input(exec, dout, work.hidden);
+  down_.backward_input(exec, dout, work.hidden, work.low);
   const SwigluRows<Real> rows{dout.extent_int(0), {}, all_factors(exec, factor, work)};
   const bool shares_factor = !work.rows.alone() && dfactor.data() != nullptr;
   // The factors have been used by the time that a row writes its gradient there.
@@ -94,13 +99,13 @@ void DenseMlp<Storage>::backward(const Exec& exec, const Tensor<const Storage, 2
     work.rows.split().template sum<Real, Real>(
         exec, work.factor, work.received, Tensor<Real, 2>(dfactor.data(), dfactor.extent(0), 1));
   }
-  down_.backward_weight(exec, dout, work.hidden);
+  down_.backward_weight(exec, dout, work.hidden, work.low);
   const auto x = work.rows.input(exec, saved.x);
-  gate_.backward_weight(exec, work.dgate, x);
-  up_.backward_weight(exec, work.dup, x);
+  gate_.backward_weight(exec, work.dgate, x, work.low);
+  up_.backward_weight(exec, work.dup, x, work.low);
   const auto din = work.rows.partial(dx);
-  gate_.backward_input(exec, work.dgate, din);
-  up_.backward_input(exec, work.dup, din, Write::add);
+  gate_.backward_input(exec, work.dgate, din, work.low);
+  up_.backward_input(exec, work.dup, din, work.low, Write::add);
   work.rows.sum(exec, dx);
 }
 

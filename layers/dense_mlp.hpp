@@ -40,6 +40,7 @@ class DenseMlp {
     Tensor<Storage, 2> hidden;  // (T, F)
     Tensor<Storage, 2> dgate;   // (T, F)
     Tensor<Storage, 2> dup;     // (T, F)
+    Tensor<Storage, 2> low;     // (T, r)  of the adapters
   };
 
   /// Registers prefix + ".gate_proj.weight", ".up_proj.weight" and ".down_proj.weight".
@@ -62,6 +63,9 @@ class DenseMlp {
   const Linear<Storage>& gate() const { return gate_; }
   const Linear<Storage>& up() const { return up_; }
   const Linear<Storage>& down() const { return down_; }
+  bool has_adapters() const {
+    return gate_.has_adapter() || up_.has_adapter() || down_.has_adapter();
+  }
 
  private:
   Tensor<const Real, 1> all_factors(const Exec& exec, const Tensor<const Real, 1>& mine,
@@ -71,6 +75,7 @@ class DenseMlp {
   Linear<Storage> gate_;
   Linear<Storage> up_;
   Linear<Storage> down_;
+  AdapterConfig adapters_;
 };
 
 }  // namespace qnext

@@ -122,6 +122,9 @@ void Embedding<Storage>::forward(const Exec& exec, const Tensor<const int, 1>& t
 template <class Storage>
 void Embedding<Storage>::backward(const Exec& exec, const Tensor<const int, 1>& tokens,
                                   const Tensor<const Real, 2>& dy, const Work& work) const {
+  if (!weight_.trained()) {
+    return;
+  }
   Tensor<const Real, 2> all = dy;
   if (!work.split.alone()) {
     work.split.template gather<Real>(exec, dy, work.gradient);

@@ -200,11 +200,15 @@ void ExpertsOverRanks<Storage>::backward(const Exec& exec, const Weights& weight
                                      weights.down.value, hidden);
     swiglu_backward<Storage>(exec, round.weighted(), side_by_side<const Storage>(gate_up), hidden,
                              side_by_side<Storage>(dgate_up), round.weight_results());
-    matmul_grouped_gradient<Storage, Real>(exec, work.offset, round.received(), hidden,
-                                           weights.down.grad);
-    round.fetch(x);
-    matmul_grouped_gradient<Storage, Real>(exec, work.offset, dgate_up, round.received(),
-                                           weights.gate_up.grad);
+    if (weights.down.trained()) {
+      matmul_grouped_gradient<Storage, Real>(exec, work.offset, round.received(), hidden,
+                                             weights.down.grad);
+    }
+    if (weights.gate_up.trained()) {
+      round.fetch(x);
+      matmul_grouped_gradient<Storage, Real>(exec, work.offset, dgate_up, round.received(),
+                                             weights.gate_up.grad);
+    }
     matmul_grouped<Storage, Storage>(exec, work.offset, dgate_up, Op::none, weights.gate_up.value,
                                      round.results());
     round.give_back(rows, work.dweight);

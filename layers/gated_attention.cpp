@@ -61,17 +61,18 @@ GatedAttention<Storage>::GatedAttention(const GatedAttentionConfig& config, cons
       grid_(grid),
       H_(local_heads(config.heads, grid)),
       G_(config.key_value_heads * holders_of(config.key_value_heads, grid) / grid.degrees.tensor),
-      q_proj_(table,
+      q_proj_(table, grid,
               {.name = prefix + ".q_proj.weight",
                .shard = grid.tensor_part({config.heads * query_width(), config.model_width}, 0),
                .init = Init::normal(config.init_deviation)}),
-      k_proj_(table, key_value_weight(prefix + ".k_proj.weight", config, grid)),
-      v_proj_(table, key_value_weight(prefix + ".v_proj.weight", config, grid)),
-      o_proj_(table,
+      k_proj_(table, grid, key_value_weight(prefix + ".k_proj.weight", config, grid)),
+      v_proj_(table, grid, key_value_weight(prefix + ".v_proj.weight", config, grid)),
+      o_proj_(table, grid,
               {.name = prefix + ".o_proj.weight",
                .shard = grid.tensor_part({config.model_width, config.heads * config.head_width}, 1),
                .init = Init::normal(config.init_deviation)}),
-      ring_(grid, {H_, G_, config.head_width}) {
+      ring_(grid, {H_, G_, config.head_width}),
+      adapters_(table.adapters()) {
   require(config.heads % config.key_value_heads == 0,
           "attention: heads = " + std::to_string(config.heads) +
               ", wanted a multiple of key_value_heads = " + std::to_string(config.key_value_heads));
@@ -114,6 +115,7 @@ typename GatedAttention<Storage>::Work GatedAttention<Storage>::reserve_work(
   work.attention =
       reserve_attention_work<Storage>(arena, {H_, G_, W}, AttentionTiles::usual(), shape);
   work.ring = ring_.reserve_work(arena, shape);
+  work.low = Adapter<Storage>::reserve_low(arena, adapters_, T);
   return work;
 }
 
@@ -176,15 +178,16 @@ void GatedAttention<Storage>::forward(const Exec& exec, const Documents& documen
           "attention: context ranks pass keys to each other and take none");
   saved.x = x;
   const auto all = work.rows.input(exec, x);
-  q_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.query));
-  k_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.key));
-  v_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.value));
+  q_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.query), work.low);
+  k_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.key), work.low);
+  v_proj_.template forward<Storage>(exec, all, rows_of<Storage>(saved.value), work.low);
   rotate(exec, documents, saved, work);
   attend(exec, documents, initial, saved, work);
   if (final != nullptr) {
     attention_remember<Storage>(exec, documents, work.k, saved.value, final->keys, final->values);
   }
-  o_proj_.template forward<Storage>(exec, rows_of<Storage>(saved.attended), work.rows.partial(y));
+  o_proj_.template forward<Storage>(exec, rows_of<Storage>(saved.attended), work.rows.partial(y),
+                                    work.low);
   work.rows.sum(exec, y);
 }
 
@@ -196,8 +199,8 @@ void GatedAttention<Storage>::backward(const Exec& exec, const Documents& docume
   require(dfinal == nullptr && dinitial == nullptr,
           "attention: gradients of cached keys and values are not there");
   const auto dout = work.rows.gradient(exec, dy);
-  o_proj_.backward_weight(exec, dout, rows_of<Storage>(saved.attended));
-  o_proj_.backward_input(exec, dout, rows_of<Storage>(work.dattended));
+  o_proj_.backward_weight(exec, dout, rows_of<Storage>(saved.attended), work.low);
+  o_proj_.backward_input(exec, dout, rows_of<Storage>(work.dattended), work.low);
   rotate(exec, documents, saved, work);
   attention_gate_backward<Storage>(exec, gate_of(saved.query), saved.attended, work.dattended,
                                    work.dquery, work.delta);
@@ -218,13 +221,13 @@ void GatedAttention<Storage>::backward(const Exec& exec, const Documents& docume
   const auto dkey = rows_of<Storage>(work.dkey);
   const auto dvalue = rows_of<Storage>(work.dvalue);
   const auto x = work.rows.input(exec, saved.x);
-  q_proj_.backward_weight(exec, dquery, x);
-  k_proj_.backward_weight(exec, dkey, x);
-  v_proj_.backward_weight(exec, dvalue, x);
+  q_proj_.backward_weight(exec, dquery, x, work.low);
+  k_proj_.backward_weight(exec, dkey, x, work.low);
+  v_proj_.backward_weight(exec, dvalue, x, work.low);
   const auto din = work.rows.partial(dx);
-  q_proj_.backward_input(exec, dquery, din);
-  k_proj_.backward_input(exec, dkey, din, Write::add);
-  v_proj_.backward_input(exec, dvalue, din, Write::add);
+  q_proj_.backward_input(exec, dquery, din, work.low);
+  k_proj_.backward_input(exec, dkey, din, work.low, Write::add);
+  v_proj_.backward_input(exec, dvalue, din, work.low, Write::add);
   work.rows.sum(exec, dx);
 }
 

@@ -69,6 +69,7 @@ class GatedAttention {
     Tensor<Real, 2> partial;       // (blocks of tokens, W)  sums of the norms' gradients
     AttentionWork<Real> attention;
     typename RingAttention<Storage>::Work ring;
+    Tensor<Storage, 2> low;  // (T, r)  of the adapters
   };
 
   /// Keys (normed and rotated) and values of all earlier tokens of every document, at their
@@ -124,6 +125,7 @@ class GatedAttention {
   Weight<Real, 1> q_norm_;  // (W)
   Weight<Real, 1> k_norm_;  // (W)
   RingAttention<Storage> ring_;
+  AdapterConfig adapters_;
 };
 
 }  // namespace qnext

@@ -47,20 +47,24 @@ GatedDeltaNet<Storage>::GatedDeltaNet(const GatedDeltaNetConfig& config, const P
     : config_(config),
       layout_(layout_of(config, grid)),
       grid_(grid),
-      qkvz_proj_(table, {.name = prefix + ".in_proj_qkvz.weight",
-                         .shard = grid.tensor_part({columns_of(config), config.model_width}, 0),
-                         .init = Init::normal(config.init_deviation)}),
-      ba_proj_(table, {.name = prefix + ".in_proj_ba.weight",
-                       .shard = grid.tensor_part({2 * config.value_heads, config.model_width}, 0),
-                       .init = Init::normal(config.init_deviation)}),
+      qkvz_proj_(table, grid,
+                 {.name = prefix + ".in_proj_qkvz.weight",
+                  .shard = grid.tensor_part({columns_of(config), config.model_width}, 0),
+                  .init = Init::normal(config.init_deviation)}),
+      ba_proj_(table, grid,
+               {.name = prefix + ".in_proj_ba.weight",
+                .shard = grid.tensor_part({2 * config.value_heads, config.model_width}, 0),
+                .init = Init::normal(config.init_deviation)}),
       conv_(table, prefix + ".conv1d.weight", layout_, config.conv_taps, grid),
       norm_(table, prefix + ".norm.weight", layout_, config.norm_epsilon, grid),
-      out_proj_(table, {.name = prefix + ".out_proj.weight",
-                        .shard = grid.tensor_part(
-                            {config.model_width, config.value_heads * config.value_width}, 1),
-                        .init = Init::normal(config.init_deviation)}),
+      out_proj_(table, grid,
+                {.name = prefix + ".out_proj.weight",
+                 .shard = grid.tensor_part(
+                     {config.model_width, config.value_heads * config.value_width}, 1),
+                 .init = Init::normal(config.init_deviation)}),
       pieces_(grid, {layout_.G, layout_.heads(), layout_.K, layout_.V, config.chunk},
-              config.conv_taps, layout_.channels()) {
+              config.conv_taps, layout_.channels()),
+      adapters_(table.adapters()) {
   table.add({.name = prefix + ".A_log",
              .shard = grid.tensor_part({config.value_heads}, 0),
              .init = Init::log_uniform(16.0),
@@ -111,6 +115,7 @@ typename GatedDeltaNet<Storage>::Work GatedDeltaNet<Storage>::reserve_work(
   work.rule = reserve_delta_rule_work<Storage>(arena, {G, H, layout_.K, layout_.V, config_.chunk},
                                                shape, !pieces_.alone());
   work.pieces = pieces_.reserve_work(arena, shape.sequences);
+  work.low = Adapter<Storage>::reserve_low(arena, adapters_, T);
   return work;
 }
 
@@ -125,8 +130,8 @@ typename GatedDeltaNet<Storage>::State GatedDeltaNet<Storage>::reserve_state(Are
 template <class Storage>
 void GatedDeltaNet<Storage>::project(const Exec& exec, const Tensor<const Storage, 2>& x,
                                      Saved& saved, const Work& work) const {
-  qkvz_proj_.template forward<Storage>(exec, x, saved.qkvz);
-  ba_proj_.template forward<Real>(exec, x, work.ba);
+  qkvz_proj_.template forward<Storage>(exec, x, saved.qkvz, work.low);
+  ba_proj_.template forward<Real>(exec, x, work.ba, work.low);
   delta_gates<Real>(exec, layout_.G, work.ba, a_log_.value, dt_bias_.value, saved.log_decay,
                     saved.beta);
 }
@@ -135,7 +140,7 @@ template <class Storage>
 void GatedDeltaNet<Storage>::finish(const Exec& exec, const Saved& saved,
                                     const Tensor<Storage, 2>& y, const Work& work) const {
   norm_.forward(exec, saved.read, saved.qkvz, work.normed);
-  out_proj_.template forward<Storage>(exec, work.normed, work.rows.partial(y));
+  out_proj_.template forward<Storage>(exec, work.normed, work.rows.partial(y), work.low);
   work.rows.sum(exec, y);
 }
 
@@ -180,10 +185,10 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
   State wanted = dinitial != nullptr ? *dinitial : State{};
   const auto dread = heads_of<Storage>(work.dnormed, layout_.heads());
   const auto dout = work.rows.gradient(exec, dy);
-  out_proj_.backward_input(exec, dout, work.dnormed);
+  out_proj_.backward_input(exec, dout, work.dnormed, work.low);
   norm_.backward(exec, work.dnormed, saved.read, saved.qkvz, dread, work.dqkvz, work.normed,
                  work.norm);
-  out_proj_.backward_weight(exec, dout, work.normed);
+  out_proj_.backward_weight(exec, dout, work.normed, work.low);
 
   conv_.forward(exec, documents, saved.qkvz, saved.initial.conv_tail, work.convolved, {},
                 work.conv);
@@ -209,11 +214,11 @@ void GatedDeltaNet<Storage>::backward(const Exec& exec, const Documents& documen
                                 work.gates);
 
   const auto din = work.rows.partial(dx);
-  qkvz_proj_.backward_input(exec, work.dqkvz, din);
-  ba_proj_.backward_input(exec, work.dba, din, Write::add);
+  qkvz_proj_.backward_input(exec, work.dqkvz, din, work.low);
+  ba_proj_.backward_input(exec, work.dba, din, work.low, Write::add);
   const auto x = work.rows.input(exec, saved.x);
-  qkvz_proj_.backward_weight(exec, work.dqkvz, x);
-  ba_proj_.backward_weight(exec, work.dba, x);
+  qkvz_proj_.backward_weight(exec, work.dqkvz, x, work.low);
+  ba_proj_.backward_weight(exec, work.dba, x, work.low);
   work.rows.sum(exec, dx);
 }
 

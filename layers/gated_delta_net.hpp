@@ -84,6 +84,7 @@ class GatedDeltaNet {
     DeltaGatesWork<Real> gates;
     DeltaRuleWork<Real> rule;
     typename DeltaNetPieces<Storage>::Work pieces;
+    Tensor<Storage, 2> low;  // (T, r)            of the adapters
   };
 
   GatedDeltaNet(const GatedDeltaNetConfig& config, const ProcessGrid& grid, ParameterTable& table,
@@ -130,6 +131,7 @@ class GatedDeltaNet {
   GatedRmsNorm<Storage> norm_;       // over V
   Linear<Storage> out_proj_;         // HV -> D, summed over tensor ranks
   DeltaNetPieces<Storage> pieces_;   // of documents that lie on several context ranks
+  AdapterConfig adapters_;
 };
 
 }  // namespace qnext

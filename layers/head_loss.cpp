@@ -258,8 +258,10 @@ void HeadLoss<Storage>::forward_backward(const Exec& exec, const Tensor<const St
     matmul<Storage, Storage>(exec, Op::none, block_gradient, Op::none, weight_.value,
                              rows<Storage>(all_dh, first, count),
                              work.rows.alone() ? write : Write::replace);
-    matmul<Storage, Real>(exec, Op::transpose, block_gradient, Op::none, block_h, weight_.grad,
-                          Write::add);
+    if (weight_.trained()) {
+      matmul<Storage, Real>(exec, Op::transpose, block_gradient, Op::none, block_h, weight_.grad,
+                            Write::add);
+    }
   }
   work.rows.sum(exec, dh, write);
   Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),

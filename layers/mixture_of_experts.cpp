@@ -315,8 +315,10 @@ void MixtureOfExperts<Storage>::backward(const Exec& exec, const Documents&,
   experts_backward(exec, dy, saved, work);
   route_backward<Real>(exec, config_.renormalise, saved.routing, work.dweights, balance,
                        work.dlogits);
-  matmul<Real, Real>(exec, Op::transpose, work.dlogits, Op::none, widen(exec, saved.x, work),
-                     router_.grad, Write::add);
+  if (router_.trained()) {
+    matmul<Real, Real>(exec, Op::transpose, work.dlogits, Op::none, widen(exec, saved.x, work),
+                       router_.grad, Write::add);
+  }
   if constexpr (std::is_same_v<Storage, Real>) {
     matmul<Real, Real>(exec, Op::none, work.dlogits, Op::none, router_.value, dx,
                        terms.add ? Write::add : Write::replace);
@@ -348,9 +350,13 @@ void MixtureOfExperts<Storage>::experts_backward(const Exec& exec,
   swiglu_backward<Storage>(exec, rows, side_by_side<const Storage>(saved.gate_up), work.hidden,
                            side_by_side<Storage>(work.dgate_up),
                            Tensor<Real, 1>(work.dweights.data(), work.dweights.size()));
-  matmul_grouped_gradient<Storage, Real>(exec, offset, work.rows, work.hidden, down_.grad);
-  spread_tokens<Storage>(exec, saved.x, place, work.rows);
-  matmul_grouped_gradient<Storage, Real>(exec, offset, work.dgate_up, work.rows, gate_up_.grad);
+  if (down_.trained()) {
+    matmul_grouped_gradient<Storage, Real>(exec, offset, work.rows, work.hidden, down_.grad);
+  }
+  if (gate_up_.trained()) {
+    spread_tokens<Storage>(exec, saved.x, place, work.rows);
+    matmul_grouped_gradient<Storage, Real>(exec, offset, work.dgate_up, work.rows, gate_up_.grad);
+  }
   matmul_grouped<Storage, Storage>(exec, offset, work.dgate_up, Op::none, gate_up_.value,
                                    work.rows);
 }
@@ -376,8 +382,8 @@ void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storag
     compute(exec, x, y, saved, work);
     return;
   }
-  // Tensor ranks divide the shared expert, but not the others.
-  const bool shared_apart = shared_ && grid_.degrees.tensor > 1;
+  // Tensor ranks divide the shared expert, but not the others; adapters are beside it alone.
+  const bool shared_apart = shared_ && (grid_.degrees.tensor > 1 || shared_->has_adapters());
   if (shared_apart) {
     shared_forward(exec, x, y, saved, work);
   }

@@ -39,6 +39,7 @@ struct ModelConfig {
   int mtp_modules = 0;  // 0 or 1
   BalanceLossConfig balance;
   Recompute recompute = Recompute::none;
+  AdapterConfig adapters;  // with some, they alone are trained
 
   int layers() const { return static_cast<int>(mixers.size()); }
 };

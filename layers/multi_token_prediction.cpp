@@ -70,9 +70,10 @@ MultiTokenPrediction<Storage>::MultiTokenPrediction(const DecoderLayerConfig& co
                                                     ParameterTable& table)
     : width_(config.width),
       grid_(grid),
-      fc_(table, grid.replicated({.name = "mtp.fc.weight",
-                                  .shard = Shard::whole({config.width, 2 * config.width}),
-                                  .init = Init::normal(init_deviation)})),
+      fc_(table, grid,
+          grid.replicated({.name = "mtp.fc.weight",
+                           .shard = Shard::whole({config.width, 2 * config.width}),
+                           .init = Init::normal(init_deviation)})),
       embedding_norm_(table, "mtp.pre_fc_norm_embedding.weight", config.width, config.norm_epsilon,
                       grid),
       hidden_norm_(table, "mtp.pre_fc_norm_hidden.weight", config.width, config.norm_epsilon, grid),
@@ -137,7 +138,7 @@ void MultiTokenPrediction<Storage>::join(const Exec& exec, const Tensor<const St
   hidden_norm_.template forward<Storage>(exec, h, work.part, saved.hidden_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, width_});
-  fc_.template forward<Real>(exec, saved.joined, saved.input);
+  fc_.template forward<Real>(exec, saved.joined, saved.input, {});
 }
 
 template <class Storage>
@@ -169,8 +170,8 @@ void MultiTokenPrediction<Storage>::backward(
   layer_.backward(exec, documents, saved.input, work.gradient, balance, dropout.at(layer_place),
                   saved.layer, layer_work);
   branch_gradient<Storage>(exec, work.gradient, work.part, Dropout{});
-  fc_.backward_weight(exec, work.part, saved.joined);
-  fc_.backward_input(exec, work.part, work.djoined);
+  fc_.backward_weight(exec, work.part, saved.joined, {});
+  fc_.backward_input(exec, work.part, work.djoined, {});
   Kokkos::parallel_for("multi_token_prediction::split", row_policy(exec, T),
                        Split<Storage>{work.djoined, work.part, width_});
   hidden_norm_.template backward<Storage>(exec, work.part, h, saved.hidden_scale, dh, Write::add,

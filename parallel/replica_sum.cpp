@@ -51,6 +51,9 @@ int ReplicaSum::replicas(const ProcessGrid& grid, const ParameterTable::Group& g
 std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const ParameterTable& table) {
   std::int64_t most = 0;
   for (const auto& group : table.groups()) {
+    if (group.frozen) {
+      continue;
+    }
     most = std::max(most, ordered_sum_room(replicas(grid, group), group.elements) *
                               size_of(accum_of(group.type)));
   }
@@ -59,7 +62,9 @@ std::int64_t ReplicaSum::workspace_bytes(const ProcessGrid& grid, const Paramete
 
 void ReplicaSum::sum(const Exec& exec) const {
   for (std::size_t g = 0; g < over_.size(); ++g) {
-    sum(exec, g, table_.groups()[g].gradients);
+    if (!table_.groups()[g].frozen) {
+      sum(exec, g, table_.groups()[g].gradients);
+    }
   }
 }
 

@@ -60,6 +60,9 @@ std::int64_t TreeSum::workspace_bytes(const ProcessGrid& grid, const ParameterTa
   std::int64_t most = 0;
   for (std::size_t g = 0; g < table.groups().size(); ++g) {
     const auto& group = table.groups()[g];
+    if (group.frozen) {
+      continue;
+    }
     const int ranks = grid.ranks_over(group.reduce_over);
     const std::int64_t part =
         largest_part(table, static_cast<int>(g), ranks) * size_of(accum_of(group.type));

@@ -94,6 +94,9 @@ void delta_gates_backward(
                                       beta, a_log,      dba,   work.partial};
   Kokkos::parallel_for("delta_gates::backward", Kokkos::RangePolicy<Exec>(exec, 0, count * H),
                        kernel);
+  if (da_log.data() == nullptr) {
+    return;
+  }
   const Tensor<const Real, 2> partial = work.partial;
   Kokkos::parallel_for(
       "delta_gates::weight_gradients", Kokkos::RangePolicy<Exec>(exec, 0, H),

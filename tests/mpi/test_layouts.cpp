@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "app/fine_tune_section.hpp"
 #include "app/pipeline_cut.hpp"
 #include "tests/mpi/rank_case.hpp"
 #include "tests/mpi/shared_tensors.hpp"
@@ -33,6 +34,7 @@ struct Setting {
   double dropout = 0.0;
   Capacity capacity = {};
   GradientOrder order = GradientOrder::tree;
+  bool adapters = false;
 };
 
 const std::vector<Setting>& settings() {
@@ -50,7 +52,11 @@ const std::vector<Setting>& settings() {
        .balance = {Form::megatron, Scope::sequence, 0.05, 0.0},
        .recompute = Recompute::block,
        .capacity = {Capacity::Rule::probability, 0.7}},
-      {.name = "StepBefore", .balance = {Form::megatron, Scope::global, 0.05, 0.001}}};
+      {.name = "StepBefore", .balance = {Form::megatron, Scope::global, 0.05, 0.001}},
+      {.name = "Adapters",
+       .balance = {Form::maxtext, Scope::microbatch, 0.05, 0.001},
+       .recompute = Recompute::block,
+       .adapters = true}};
   return all;
 }
 
@@ -98,6 +104,12 @@ RunConfig config_of(const Setting& setting, const Layout& layout) {
   model.tied_head = setting.tied_head;
   model.balance = setting.balance;
   model.recompute = setting.recompute;
+  if (setting.adapters) {
+    model.adapters = {.rank = 3, .alpha = 5.0, .targets = {}};
+    for (const std::string& projection : adapter_projections(model)) {
+      model.adapters.targets.push_back(projection);
+    }
+  }
   config.mtp_loss = 0.3;
   config.run.dropout = setting.dropout;
   config.run.gradient_order = setting.order;
@@ -132,9 +144,22 @@ struct Step {
   const std::vector<double>& counts() const { return numbers.at("counts"); }
 };
 
+// Factors B that are not zero, so that A has gradients from the first step on.
+void start_adapters(test::Training<double>& run) {
+  const ParameterTable& table = run.trained.table;
+  for (const Parameter& row : table.rows()) {
+    if (row.name.ends_with("lora_B.weight")) {
+      const auto whole = test::uniform(row.shard.global_elements(), -0.3, 0.3, row.name.size());
+      Kokkos::deep_copy(table.values<double>(row),
+                        test::to_device(test::part_of(row.shard, whole), row.elements()));
+    }
+  }
+}
+
 constexpr double learning_rate = 0.1;
 
 std::vector<Step> train(test::Training<double>& run) {
+  start_adapters(run);
   std::vector<Step> steps(2);
   for (int s = 1; s <= 2; ++s) {
     Step& step = steps[s - 1];
@@ -145,7 +170,9 @@ std::vector<Step> train(test::Training<double>& run) {
         {"counts", {static_cast<double>(n.tokens), n.load.least, n.load.most, n.load.dropped}}};
     const ParameterTable& table = run.trained.table;
     for (const Parameter& row : table.rows()) {
-      step.gradients[row.name] = test::gradient_of(table, row);
+      if (!row.frozen) {
+        step.gradients[row.name] = test::gradient_of(table, row);
+      }
     }
     run.update(s, learning_rate, n);
     for (const Parameter& row : table.rows()) {
@@ -266,6 +293,11 @@ TEST_P(Layouts, TakeTheStepsOfOneRank) {
     EXPECT_NEAR(mine[s].norm(), one.norm(), share * bounds.norm);
     EXPECT_EQ(mine[s].counts(), one.counts()) << "tokens, loads, dropped choices";
     for (const Parameter& row : run.trained.table.rows()) {
+      if (row.frozen) {
+        EXPECT_EQ(mine[s].weights.at(row.name), test::part_of(row.shard, one.weights.at(row.name)))
+            << row.name;
+        continue;
+      }
       const std::vector<double>& whole = one.gradients.at(row.name);
       const double bound = share * bounds.gradients.at(row.name);
       EXPECT_LT(bound, test::largest(whole) / (2.0 * world().ranks()))

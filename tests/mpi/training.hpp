@@ -54,6 +54,9 @@ struct Training {
     const StepNumbers numbers = step.compute_gradients(Exec{}, s, batches);
     for (std::size_t g = 0; g < optimizer.shards().size(); ++g) {
       const auto& group = trained.table.groups()[g];
+      if (group.frozen) {
+        continue;
+      }
       const Shards& shards = optimizer.shards()[g];
       const auto gather = [&](auto* values) {
         shards.over.all_gather_parts(

@@ -39,3 +39,15 @@ write("alone.jsonl", [chat(*pairs[0])])
 write("beside.jsonl", [chat(*pairs[0]), silent])
 PYTHON
 }
+
+# A run of six small steps from `folder`. More overrides follow.
+tune() {
+  ${prefix:-} "$QNEXT" train "$QNEXT_SOURCE/inputs/fine_tune.yaml" model.init=folder data.tokenizer=folder \
+    run.precision=float run.steps=6 run.peak_flops=1e9 data.sequence=64 data.batch=4 data.microbatch=2 \
+    'data.train=[{path: chats.jsonl}]' 'data.evaluate={path: held_out.jsonl, every: 2}' \
+    'optimizer.learning_rate={peak: 3.0e-3, schedule: cosine, warmup: 2}' output.log_every=1 \
+    output.checkpoint_every=2 output.keep=5 "$@"
+}
+
+# metric FOLDER NAME: of all steps.
+metric() { sed -n "s/.*\"$2\": \([0-9.e+-]*\).*/\1/p" "$1/metrics.jsonl"; }

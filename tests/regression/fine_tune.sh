@@ -6,14 +6,6 @@
 . "$QNEXT_SOURCE/tests/regression/chat_folder.sh"
 
 make_chats
-tune() {
-  ${prefix:-} "$QNEXT" train "$QNEXT_SOURCE/inputs/fine_tune.yaml" model.init=folder data.tokenizer=folder \
-    run.precision=float run.steps=6 run.peak_flops=1e9 data.sequence=64 data.batch=4 data.microbatch=2 \
-    'data.train=[{path: chats.jsonl}]' 'data.evaluate={path: held_out.jsonl, every: 2}' \
-    'optimizer.learning_rate={peak: 3.0e-3, schedule: cosine, warmup: 2}' output.log_every=1 \
-    output.checkpoint_every=2 output.keep=5 "$@"
-}
-metric() { sed -n "s/.*\"$2\": \([0-9.e+-]*\).*/\1/p" "$1/metrics.jsonl"; }
 same_number() {  # WHAT A B: to 1e-12, some thousand roundings of double
   python3 -c "import sys; a, b = map(float, sys.argv[1:]); sys.exit(not abs(a - b) <= 1e-12 * abs(a))" "$2" "$3" ||
     fail "$1: $2 and $3"

@@ -15,6 +15,7 @@
 #include "layers/gated_delta_net.hpp"
 #include "layers/head_loss.hpp"
 #include "layers/kernels/capacity.hpp"
+#include "layers/linear.hpp"
 #include "layers/mixture_of_experts.hpp"
 #include "layers/model.hpp"
 #include "parallel/communicator.hpp"
@@ -91,6 +92,24 @@ TEST(BrokenPromises, OfProducts) {
   expect_sentence(
       "matmul_grouped_gradient: extents do not fit: A (3 x 5)^T C (3 x 2) into 2 of B (4 x 2)",
       [&] { matmul_grouped_gradient<float, float>(Exec{}, offset, a, c, gradients); });
+}
+
+TEST(BrokenPromises, OfAdapters) {
+  expect_sentence("a.bias: is the weight of no projection", [] { projection_of("a.bias"); });
+  ParameterTable table, other;
+  table.begin_adapters({.rank = 2, .targets = {"a"}});
+  const Linear<float> linear(table, {}, {.name = "a.weight", .shard = Shard::whole({3, 5})});
+  expect_sentence("adapters come before the first of 3 rows of the table",
+                  [&] { table.begin_adapters({}); });
+  table.lay_out();
+  const Tensor<float, 2> x("x", 2, 5), y("y", 2, 3), low("low", 1, 2);
+  expect_sentence("adapter: memory for 1 tokens, wanted for 2",
+                  [&] { linear.forward<float>(Exec{}, x, y, low); });
+  other.begin_adapters({.rank = 2, .targets = {"b"}});
+  Shard boxes = Shard::whole({4, 5});
+  boxes.boxes = {{{}, {1, 5, 1, 1}}, {{2}, {1, 5, 1, 1}}};
+  expect_sentence("b.weight: an adapter is beside a matrix of which a rank holds one box",
+                  [&] { Linear<float>(other, {}, {.name = "b.weight", .shard = boxes}); });
 }
 
 TEST(BrokenPromises, OfDocuments) {

@@ -42,5 +42,12 @@ TEST(Flops, TotalOfTheReleasedModel) {
   EXPECT_NEAR(flops_per_token(model_80b(1), 4096.0), 25.129e9, 0.0005e9);
 }
 
+TEST(Flops, OfAdaptersAloneLackOneProductOfThree) {
+  ModelConfig model = model_80b(0);
+  const double all = flops_per_token(model, 4096.0);
+  model.adapters = {.rank = 8, .targets = {"q_proj"}};
+  EXPECT_EQ(flops_per_token(model, 4096.0), all / 3.0 * 2.0);
+}
+
 }  // namespace
 }  // namespace qnext

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/fine_tune_section.hpp"
+
+#include "app/peft_adapter.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+
+namespace qnext {
+namespace {
+
+constexpr const char* all_linear = "all-linear";
+
+std::string last_word(const std::string& projection) {
+  return projection.substr(projection.rfind('.') + 1);
+}
+
+// The last words of the projections, each once, in the order of the model.
+std::vector<std::string> projection_words(const ModelConfig& model) {
+  std::vector<std::string> words;
+  for (const std::string& projection : adapter_projections(model)) {
+    const std::string word = last_word(projection);
+    if (std::find(words.begin(), words.end(), word) == words.end()) {
+      words.push_back(word);
+    }
+  }
+  return words;
+}
+
+// A list of names, or the word for all of them; those of a folder may be repeated.
+std::vector<std::string> read_targets(const Section& lora, const ModelConfig& model,
+                                      const AdapterConfig* folder) {
+  constexpr const char* key = "target_modules";
+  if (folder != nullptr && !lora.has(key)) {
+    return lora.get<std::vector<std::string>>(key, folder->targets);
+  }
+  if (!lora.is_list(key)) {
+    lora.check(lora.get<std::string>(key) == all_linear, key,
+               fmt::format("must be a list of names or {}", all_linear));
+    return projection_words(model);
+  }
+  const auto targets = lora.get<std::vector<std::string>>(key);
+  lora.check(!targets.empty(), key, "names no projection");
+  const std::string unknown = unknown_target(targets, model);
+  lora.check(unknown.empty(), key, unknown);
+  return targets;
+}
+
+// The projections that have an adapter.
+std::vector<std::string> adapted(const AdapterConfig& adapters, const ModelConfig& model) {
+  std::vector<std::string> names = adapter_projections(model);
+  std::erase_if(
+      names, [&](const std::string& name) { return !adapters.targets_weight(name + ".weight"); });
+  return names;
+}
+
+void check_folder(const Section& lora, const AdapterConfig& adapters, const AdapterConfig& folder,
+                  const ModelConfig& model) {
+  lora.check(adapters.rank == folder.rank, "r", fmt::format("the adapter has {}", folder.rank));
+  lora.check(adapters.alpha == folder.alpha, "lora_alpha",
+             fmt::format("the adapter has {}", folder.alpha));
+  lora.check(adapters.rank_stabilised == folder.rank_stabilised, "use_rslora",
+             fmt::format("the adapter has {}", folder.rank_stabilised));
+  lora.check(adapted(adapters, model) == adapted(folder, model), "target_modules",
+             "the adapter is beside other projections");
+}
+
+}  // namespace
+
+std::vector<std::string> adapter_projections(const ModelConfig& model) {
+  std::vector<std::string> projections;
+  for (int i = 0; i < model.layers(); ++i) {
+    const std::string layer = fmt::format("model.layers.{}.", i);
+    const auto add = [&](const char* part, std::initializer_list<const char*> words) {
+      for (const char* const word : words) {
+        projections.push_back(layer + part + "." + word);
+      }
+    };
+    if (model.mixers[i] == Mixer::attention) {
+      add("self_attn", {"q_proj", "k_proj", "v_proj", "o_proj"});
+    } else {
+      add("linear_attn", {"in_proj_qkvz", "in_proj_ba", "out_proj"});
+    }
+    if (model.mlps[i] == Mlp::dense) {
+      add("mlp", {"gate_proj", "up_proj", "down_proj"});
+    } else if (model.layer.experts.shared_width > 0) {
+      add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
+    }
+  }
+  return projections;
+}
+
+std::string unknown_target(const std::vector<std::string>& targets, const ModelConfig& model) {
+  const auto projections = adapter_projections(model);
+  for (const std::string& target : targets) {
+    const AdapterConfig one{.rank = 1, .targets = {target}};
+    if (std::none_of(projections.begin(), projections.end(), [&](const std::string& projection) {
+          return one.targets_weight(projection + ".weight");
+        })) {
+      return fmt::format("{} names no projection that an adapter can be beside; there are {}",
+                         target, fmt::join(projection_words(model), ", "));
+    }
+  }
+  return "";
+}
+
+FineTune read_fine_tune(const Section& fine_tune, const ModelConfig& model) {
+  const Section lora = fine_tune.section("lora");
+  FineTune settings;
+  settings.adapter = lora.get("adapter", "");
+  std::optional<AdapterConfig> folder;
+  if (!settings.adapter.empty()) {
+    folder = read_peft_config(settings.adapter, model);
+  }
+  AdapterConfig& adapters = settings.adapters;
+  adapters = folder.value_or(AdapterConfig{});
+  adapters.rank = lora.get("r", adapters.rank);
+  lora.check(adapters.rank >= 0, "r", "must not be negative; 0: all weights are trained");
+  if (!folder && !adapters.any()) {
+    return settings;
+  }
+  adapters.alpha = lora.get("lora_alpha", adapters.alpha);
+  lora.check(adapters.alpha > 0.0, "lora_alpha", "must be positive");
+  adapters.rank_stabilised = lora.get("use_rslora", adapters.rank_stabilised);
+  lora.check(lora.get("lora_dropout", 0.0) == 0.0, "lora_dropout",
+             "is not supported; run.dropout drops out of the residual branches");
+  adapters.targets = read_targets(lora, model, folder ? &*folder : nullptr);
+  if (folder) {
+    check_folder(lora, adapters, *folder, model);
+  }
+  return settings;
+}
+
+}  // namespace qnext

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/peft_adapter.hpp"
+
+#include "app/fine_tune_section.hpp"
+#include "app/folder_part.hpp"
+#include "app/import_hugging_face.hpp"
+#include "app/model_source.hpp"
+#include "app/precision.hpp"
+#include "core/fence.hpp"
+#include "io/checkpoint.hpp"
+#include "io/checkpoint_stream.hpp"
+#include "io/deck.hpp"
+#include "io/json.hpp"
+#include "io/safetensors.hpp"
+#include "io/safetensors_writer.hpp"
+#include "io/text/regular_expression.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <set>
+
+namespace qnext {
+namespace {
+
+constexpr const char* config_file = "adapter_config.json";
+constexpr const char* weights_name = "adapter_model";
+constexpr std::string_view prefix = "base_model.model.";
+
+// What would be other mathematics if it were set. What `rank_pattern`, `target_modules` and
+// `target_parameters` say, the factors say too.
+constexpr const char* foreign_keys[] = {
+    "use_dora",        "fan_in_fan_out",          "lora_bias",
+    "modules_to_save", "layer_replication",       "use_qalora",
+    "megatron_config", "trainable_token_indices", "alora_invocation_tokens"};
+
+// Absent, null, false or empty.
+bool is_unset(const Json* json) {
+  return json == nullptr || json->is_null() || (json->is_boolean() && !json->boolean("")) ||
+         (json->is_list() && json->list("").empty()) ||
+         (json->is_object() && json->object("").empty());
+}
+
+std::string weights_of(const std::string& folder) {
+  return folder + "/" + weights_name + ".safetensors";
+}
+
+// A start that changes the weights of the base model too.
+void check_start(const Json* json, const std::string& where) {
+  if (json == nullptr || json->is_null() || json->is_boolean()) {
+    return;
+  }
+  const std::string& word = json->text(where);
+  if (word != "gaussian" && word != "eva" && word != "orthogonal") {
+    throw InputError(fmt::format(
+        "{} = {}: changes the weights of the base model and is not supported; PEFT turns such an "
+        "adapter into a plain one",
+        where, word));
+  }
+}
+
+void check_config(const Json& config, const std::string& path) {
+  const auto where = [&](const char* key) { return path + ": " + key; };
+  const Json* const kind = config.find("peft_type");
+  if (kind == nullptr || kind->text(where("peft_type")) != "LORA") {
+    throw InputError(fmt::format("{}: peft_type is {}, expected \"LORA\"", path,
+                                 kind == nullptr ? "absent" : kind->to_string()));
+  }
+  if (const Json* const bias = config.find("bias");
+      !is_unset(bias) && bias->text(where("bias")) != "none") {
+    throw InputError(
+        fmt::format("{} = {}: is not supported, expected none", where("bias"), bias->to_string()));
+  }
+  for (const char* const key : foreign_keys) {
+    if (const Json* const value = config.find(key); !is_unset(value)) {
+      throw InputError(fmt::format("{} = {}: is not supported", where(key), value->to_string()));
+    }
+  }
+  check_start(config.find("init_lora_weights"), where("init_lora_weights"));
+}
+
+// "model.layers.3.self_attn.q_proj" of each pair of factors, in the order of the model.
+std::vector<std::string> projections_in(const SafetensorsFile& file, const ModelConfig& model,
+                                        int rank) {
+  std::set<std::string> left;
+  for (const auto& [name, tensor] : file.tensors()) {
+    left.insert(name);
+  }
+  std::vector<std::string> found;
+  for (const std::string& projection : adapter_projections(model)) {
+    const std::string a = fmt::format("{}{}.lora_A.weight", prefix, projection);
+    const std::string b = fmt::format("{}{}.lora_B.weight", prefix, projection);
+    const auto of_a = file.tensors().find(a), of_b = file.tensors().find(b);
+    if (of_a == file.tensors().end() && of_b == file.tensors().end()) {
+      continue;
+    }
+    if (of_a == file.tensors().end() || of_b == file.tensors().end()) {
+      throw InputError(
+          fmt::format("{}: has one factor of {} and not the other", file.path(), projection));
+    }
+    const auto &ea = of_a->second.extents, &eb = of_b->second.extents;
+    if (ea.size() != 2 || eb.size() != 2 || ea[0] != rank || eb[1] != rank) {
+      throw InputError(fmt::format("{}: {}: the factors are not of rank {}, which r says",
+                                   file.path(), projection, rank));
+    }
+    left.erase(a);
+    left.erase(b);
+    found.push_back(projection);
+  }
+  if (!left.empty() || found.empty()) {
+    throw InputError(fmt::format(
+        "{}: {} of its {} tensors are no factors beside a projection of this model{}", file.path(),
+        left.size(), file.tensors().size(), left.empty() ? "" : ", the first is " + *left.begin()));
+  }
+  return found;
+}
+
+// Each pattern matches last words of names, as PEFT has it.
+void check_alpha_pattern(const Json* patterns, const std::vector<std::string>& projections,
+                         const std::string& where) {
+  if (is_unset(patterns)) {
+    return;
+  }
+  for (const auto& [pattern, alpha] : patterns->object(where)) {
+    const RegularExpression expression("^(?:.*\\.)?(?:" + pattern + ")$", where);
+    RegularExpression::Matcher matcher(expression);
+    RegularExpression::Match match;
+    for (const std::string& projection : projections) {
+      if (matcher.find(projection, 0, match)) {
+        throw InputError(fmt::format("{}: {} has a scale of its own for {}, which is not supported",
+                                     where, pattern, projection));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& model) {
+  const std::string path = folder + "/" + config_file;
+  const Json config = Json::read(path);
+  check_config(config, path);
+  const auto where = [&](const char* key) { return path + ": " + key; };
+  const auto find = [&](const char* key) -> const Json& {
+    const Json* const json = config.find(key);
+    if (json == nullptr) {
+      throw InputError(where(key) + ": is not there");
+    }
+    return *json;
+  };
+  AdapterConfig adapters;
+  const std::int64_t rank = find("r").integer(where("r"));
+  if (rank < 1 || rank > std::numeric_limits<int>::max()) {
+    throw InputError(fmt::format("{} = {}: must be positive", where("r"), rank));
+  }
+  adapters.rank = static_cast<int>(rank);
+  adapters.alpha = find("lora_alpha").real(where("lora_alpha"));
+  const Json* const stabilised = config.find("use_rslora");
+  adapters.rank_stabilised =
+      stabilised != nullptr && !stabilised->is_null() && stabilised->boolean(where("use_rslora"));
+  adapters.targets = projections_in(SafetensorsFile(weights_of(folder)), model, adapters.rank);
+  check_alpha_pattern(config.find("alpha_pattern"), adapters.targets, where("alpha_pattern"));
+  return adapters;
+}
+
+void import_peft(const std::string& folder, const ParameterTable& table) {
+  const SafetensorsFile file(weights_of(folder));
+  fence(Exec{}, "import: the adapters are overwritten");
+  for (const Parameter& row : table.rows()) {
+    if (!row.of_adapter) {
+      continue;
+    }
+    const HuggingFaceTensor source = {std::string(prefix) + row.name,
+                                      {row.shard.global_extent[0], row.shard.global_extent[1]},
+                                      {{}, row.shard.global_extent}};
+    const auto found = file.tensors().find(source.name);
+    if (found == file.tensors().end()) {
+      throw InputError(file.path() + ": " + source.name + " is not there");
+    }
+    if (found->second.extents != source.extents) {
+      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
+                                   source.name, fmt::join(found->second.extents, ", "),
+                                   fmt::join(source.extents, ", ")));
+    }
+    fill_row(table, row, {source},
+             [&](const std::string&) -> const SafeTensor& { return found->second; });
+  }
+}
+
+namespace {
+
+// "self_attn.q_proj" of "model.layers.3.self_attn.q_proj".
+std::string behind_layer(const std::string& projection) {
+  constexpr std::string_view layers = "model.layers.";
+  return projection.substr(projection.find('.', layers.size()) + 1);
+}
+
+// Names of the adapted projections, without their layers where all layers have the adapter. With
+// transformers 5, PEFT takes each target that ends with gate_proj, up_proj or down_proj for routed
+// experts: those of others have to be named as parameters, which is the same arithmetic.
+struct PeftTargets {
+  Json::List modules, parameters;
+
+  PeftTargets(const AdapterConfig& adapters, const ModelConfig& model) {
+    std::map<std::string, int> missing;  // by what stands behind the layer
+    for (const std::string& projection : adapter_projections(model)) {
+      missing[behind_layer(projection)] += adapters.targets_weight(projection + ".weight") ? 0 : 1;
+    }
+    std::set<std::string> names;
+    for (const std::string& projection : adapter_projections(model)) {
+      if (adapters.targets_weight(projection + ".weight")) {
+        const std::string name = behind_layer(projection);
+        names.insert(missing.at(name) == 0 ? name : projection);
+      }
+    }
+    for (const std::string& name : names) {
+      const bool of_mlp = name.find("mlp.") != name.npos;
+      of_mlp ? parameters.push_back(Json::of(name + ".weight")) : modules.push_back(Json::of(name));
+    }
+  }
+};
+
+// What PEFT reads; of its other keys it takes the defaults.
+std::string config_text(const AdapterConfig& adapters, const ModelConfig& model,
+                        const std::string& base) {
+  const PeftTargets targets(adapters, model);
+  const Json::Object config{{"peft_type", Json::of(std::string("LORA"))},
+                            {"task_type", Json::of(std::string("CAUSAL_LM"))},
+                            {"base_model_name_or_path", Json::of(base)},
+                            {"inference_mode", Json::of(true)},
+                            {"r", Json::of(std::int64_t{adapters.rank})},
+                            {"lora_alpha", Json::of(adapters.alpha)},
+                            {"use_rslora", Json::of(adapters.rank_stabilised)},
+                            {"lora_dropout", Json::of(0.0)},
+                            {"bias", Json::of(std::string("none"))},
+                            {"target_modules", Json::of(targets.modules)},
+                            {"target_parameters", Json::of(targets.parameters)}};
+  return Json::of(config).to_string() + "\n";
+}
+
+struct ExportAdapterAs {
+  const ModelSource& source;
+  const std::string& folder;
+
+  template <class Storage>
+  ExportedAdapter operator()() const {
+    ParameterTable table;
+    const Model<Storage> registered(source.model, ProcessGrid{}, table);
+    const auto is_factor = [](const Parameter& row) { return row.of_adapter; };
+    const auto name_of = [](const Parameter& row) { return std::string(prefix) + row.name; };
+    std::vector<SafetensorsWriter::Entry> entries;
+    for (const Parameter& row : table.rows()) {
+      if (is_factor(row)) {
+        const auto& extent = row.shard.global_extent;
+        entries.push_back({name_of(row), number_format_of(row.type), {extent[0], extent[1]}});
+      }
+    }
+    SafetensorsWriter writer(folder, entries, std::numeric_limits<std::int64_t>::max(),
+                             weights_name);
+    read_checkpoint_stream(
+        source.weights.path, table,
+        [&](const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
+          writer.write(name_of(row), begin, bytes);
+        },
+        is_factor);
+    writer.finish();
+    return {static_cast<std::int64_t>(entries.size()), writer.bytes()};
+  }
+};
+
+// The folder that the run began with, as its deck says it.
+std::string base_of(const std::string& checkpoint) {
+  const CheckpointContent content = read_checkpoint_content(checkpoint);
+  return Deck::parse(content.resolved_deck, checkpoint + ":/deck/resolved")
+      .section("model")
+      .get("init", "");
+}
+
+}  // namespace
+
+ExportedAdapter export_peft(const std::string& checkpoint, const std::string& folder) {
+  const ModelSource source = find_model(checkpoint, {}, "");
+  if (!source.model.adapters.any()) {
+    throw InputError(checkpoint + ": has no adapters; without --adapter the model is written");
+  }
+  FolderPart part(folder);
+  const ExportedAdapter exported =
+      with_storage(source.precision, ExportAdapterAs{source, part.path()});
+  write_file(part.path() + "/" + config_file,
+             config_text(source.model.adapters, source.model, base_of(source.weights.path)));
+  part.finish();
+  return exported;
+}
+
+}  // namespace qnext

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qnext {
+
+/// Low-rank adapters beside some of the projections of a model (LoRA, Hu et al. 2021), which alone
+/// are trained:
+///
+///     y = W x + scale B A x,   A (rank, in), B (out, rank)
+struct AdapterConfig {
+  int rank = 0;  // 0: no adapters, and every weight is trained
+  double alpha = 8.0;
+  bool rank_stabilised = false;           // Kalajdzievski 2023
+  std::vector<std::string> targets = {};  // of the names of projections, one or more last words:
+                                          // "q_proj", "layers.3.self_attn.q_proj"
+
+  bool any() const { return rank > 0; }
+
+  /// alpha / rank, rank stabilised alpha / sqrt(rank).
+  double scale() const;
+
+  /// Whether a projection W has an adapter. The module for multi-token prediction has none: nobody
+  /// else could read it.
+  bool targets_weight(std::string_view name) const;
+};
+
+/// "model.layers.3.self_attn.q_proj" of the name of its weight, which ends with ".weight".
+std::string projection_of(std::string_view weight);
+
+}  // namespace qnext

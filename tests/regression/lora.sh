@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Adapters beside the projections of a folder: they begin as the model that they are beside, are all that
+# is trained and all that the optimizer has numbers for, and go on behind a restart with the same bits.
+. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+. "$QNEXT_SOURCE/tests/regression/chat_folder.sh"
+
+make_chats
+adapt() {
+  tune 'fine_tune.lora={r: 3, lora_alpha: 6, target_modules: all-linear}' \
+    'optimizer.learning_rate={peak: 2.0e-2, schedule: cosine, warmup: 2, steps: 6}' "$@"
+}
+tensors() { "$QNEXT" info "$1" --tensors | grep -E ' (BF16|F32) \(|parameters/|optimizer/'; }
+
+for precision in float bf16; do
+  expect_status 0 adapt run.precision=$precision output.folder=whole_$precision
+  expect_status 0 adapt run.precision=$precision output.folder=resumed_$precision run.steps=4
+  expect_status 0 adapt run.precision=$precision output.folder=resumed_$precision
+  expect_text "resume=resumed_$precision/checkpoints/step_4.h5 step=4"
+  expect_same_tensors {whole,resumed}_$precision/checkpoints/step_6.h5
+  diff <(losses whole_$precision) <(losses resumed_$precision) || fail "losses differ behind a restart in $precision"
+  python3 -c "import sys; a = list(map(float, sys.argv[1:])); sys.exit(len(a) != 3 or not a[2] < a[0])" \
+    $(metric whole_$precision evaluation_loss) || fail "$precision: it does not learn"
+
+  # Weights are those of the folder, and the optimizer has numbers for adapters alone.
+  expect_status 0 adapt run.precision=$precision output.folder=start_$precision run.steps=0
+  for run in start whole; do
+    tensors ${run}_$precision | grep -v lora_ >$run.frozen || fail "$run: there are no tensors"
+    tensors ${run}_$precision | grep lora_ >$run.trained || fail "$run: there are no adapters"
+  done
+  cmp start.frozen whole.frozen || fail "a frozen weight was changed"
+  ! grep -q optimizer/ whole.frozen || fail "the optimizer has numbers for a frozen weight"
+  [ "$(grep -c parameters/ whole.frozen)" -gt 40 ] || fail "weights of the folder are not there"
+  ! cmp -s start.trained whole.trained || fail "the adapters were not trained"
+done
+
+# The first loss is that of the model without adapters.
+expect_status 0 tune output.folder=full run.steps=2
+[ "$(metric full loss | head -n 1)" = "$(metric whole_float loss | head -n 1)" ] || fail "adapters do not begin as nothing"
+
+# One number of each gradient, and two of each moment, for each number of the adapters, and up to 63 of
+# padding for each bucket.
+adapters=$(sed -n 's/.*trained=\([0-9]*\) .*/\1/p' whole_float/log.txt | head -n 1)
+expect_status 0 "$QNEXT" plan whole_float/resolved.yaml
+for line in "gradients 4" "moments 8"; do
+  bytes=$(awk -v name="${line% *}" '$1 == name && NF == 4 { gsub(",", ""); print $2 }' output)
+  [ "$bytes" -ge $((${line#* } * adapters)) ] && [ "$bytes" -lt $((${line#* } * (adapters + 64 * 42))) ] ||
+    fail "${line% *} of $adapters trained numbers take $bytes bytes"
+done
+
+# The run writes, with its adapters.
+expect_status 0 "$QNEXT" generate whole_float --prompt 'What is' --length 4 --tokenizer folder
+expect_status 0 "$QNEXT" evaluate loglikelihood whole_float answers.jsonl
+sum=$(sed -n 's/^sum=//p' output)
+expect_status 0 "$QNEXT" evaluate loglikelihood folder answers.jsonl
+python3 -c "import sys; a, b = map(float, sys.argv[1:]); sys.exit(not a > b)" "$sum" "$(sed -n 's/^sum=//p' output)" ||
+  fail "the adapted model is no better than that of the folder"
+
+refused() {  # SETTINGS MESSAGE
+  expect_status 2 tune "fine_tune.lora={$1}" output.folder=refused
+  expect_text "$2"
+}
+refused "r: -1" "fine_tune.lora.r = -1: must not be negative; 0: all weights are trained"
+refused "r: 1, target_modules: [q_proj, x_proj]" "x_proj names no projection that an adapter can be beside; there are"
+expect_text "in_proj_qkvz, in_proj_ba, out_proj, gate_proj, up_proj, down_proj, q_proj, k_proj, v_proj, o_proj"
+refused "r: 1, target_modules: []" "fine_tune.lora.target_modules = []: names no projection"
+refused "r: 1, target_modules: all" "fine_tune.lora.target_modules = all: must be a list of names or all-linear"
+refused "r: 1, lora_alpha: 0, target_modules: [q_proj]" "fine_tune.lora.lora_alpha = 0: must be positive"
+refused "r: 1, lora_dropout: 0.1, target_modules: [q_proj]" "fine_tune.lora.lora_dropout = 0.1: is not supported; run.dropout"
+expect_status 2 adapt parallel.zero=2 output.folder=refused
+expect_text "parallel.zero = 2: must be 1 beside fine_tune.lora: the gradients"
