@@ -101,7 +101,7 @@ Status evaluate(const EvaluateOptions& options, const Communicator& world) {
   const ModelSource source = find_model(options.model, {}, options.precision, options.adapter);
   const ProcessGrid grid = decoding_grid(options.overrides, source.model, world);
   const auto model = open_language_model(source, options.window, grid);
-  TextTokens text(options.tokenizer.empty() ? source.tokenizer : options.tokenizer);
+  TextTokens text(find_tokenizer(source, options.tokenizer));
   const EvaluationInputs inputs{options, *model, text, world.first()};
   const EvaluationReport report = kind.run(inputs);
   if (world.first()) {

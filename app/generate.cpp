@@ -48,8 +48,6 @@ class Terminal {
   bool ended_ = false;
 };
 
-constexpr const char* tokenizer_file = "tokenizer.json";
-
 // That of the command line, or what the chat template beside the tokenizer says.
 ChatStyle chat_style(const GenerateOptions& options, const ModelSource& source) {
   if (options.chat != "model") {
@@ -201,11 +199,8 @@ struct Generate {
 };
 
 std::unique_ptr<TokenText> text_of(const GenerateOptions& options, const ModelSource& source) {
-  const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
-  const auto kept = path.empty() ? source.file(tokenizer_file) : std::nullopt;
-  auto text = kept           ? tokens_of_text(*kept, source.name_of_file(tokenizer_file))
-              : path.empty() ? bytes_as_tokens()
-                             : tokens_of_file(path);
+  auto tokenizer = find_tokenizer(source, options.tokenizer);
+  auto text = tokenizer ? tokens_of(std::move(*tokenizer)) : bytes_as_tokens();
   return options.ids ? as_numbers(std::move(text)) : std::move(text);
 }
 

@@ -131,4 +131,14 @@ ModelSource find_model(const std::string& path, const std::vector<std::string>& 
   }
 }
 
+std::optional<Tokenizer> find_tokenizer(const ModelSource& source, const std::string& path) {
+  const std::string& found = path.empty() ? source.tokenizer : path;
+  if (!found.empty()) {
+    return Tokenizer::read(found);
+  }
+  const std::string name = "tokenizer.json";
+  const auto kept = source.file(name);
+  return kept ? std::optional(Tokenizer::parse(*kept, source.name_of_file(name))) : std::nullopt;
+}
+
 }  // namespace qnext

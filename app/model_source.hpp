@@ -3,6 +3,7 @@
 
 #include "app/run_config.hpp"
 #include "core/types.hpp"
+#include "io/text/tokenizer.hpp"
 #include "layers/model.hpp"
 
 #include <map>
@@ -39,5 +40,9 @@ struct ModelSource {
 /// Hugging Face folder; empty: none.
 ModelSource find_model(const std::string& path, const std::vector<std::string>& overrides,
                        const std::string& precision, const std::string& adapter = "");
+
+/// The tokenizer at `path`, or if that is empty the one of the model: beside its weights, that of
+/// its deck, or in its checkpoint. None: bytes are tokens.
+std::optional<Tokenizer> find_tokenizer(const ModelSource& source, const std::string& path);
 
 }  // namespace qnext

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/text_tokens.hpp"
 
+#include <utility>
+
 namespace qnext {
 
-TextTokens::TextTokens(const std::string& tokenizer) {
-  if (!tokenizer.empty()) {
-    tokenizer_ = Tokenizer::read(tokenizer);
+TextTokens::TextTokens(std::optional<Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {
+  if (tokenizer_) {
     encoder_.emplace(*tokenizer_);
   }
 }

@@ -12,8 +12,7 @@ namespace qnext {
 /// The tokens of texts for a model: those of its tokenizer, or without one the bytes.
 class TextTokens {
  public:
-  /// `tokenizer`: a tokenizer.json or its folder; empty: none.
-  explicit TextTokens(const std::string& tokenizer);
+  explicit TextTokens(std::optional<Tokenizer> tokenizer);
 
   std::vector<int> encode(const std::string& text);
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/token_text.hpp"
 
-#include "io/text/tokenizer.hpp"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -64,12 +62,8 @@ std::unique_ptr<TokenText> bytes_as_tokens() {
   return std::make_unique<Bytes>();
 }
 
-std::unique_ptr<TokenText> tokens_of_file(const std::string& path) {
-  return std::make_unique<Tokens>(Tokenizer::read(path));
-}
-
-std::unique_ptr<TokenText> tokens_of_text(const std::string& text, const std::string& path) {
-  return std::make_unique<Tokens>(Tokenizer::parse(text, path));
+std::unique_ptr<TokenText> tokens_of(Tokenizer tokenizer) {
+  return std::make_unique<Tokens>(std::move(tokenizer));
 }
 
 std::unique_ptr<TokenText> as_numbers(std::unique_ptr<TokenText> other) {

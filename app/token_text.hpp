@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "io/text/tokenizer.hpp"
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,10 +28,7 @@ class TokenText {
 /// Every byte is a token; other tokens are shown as numbers in angles.
 std::unique_ptr<TokenText> bytes_as_tokens();
 
-/// Those of a tokenizer.json, or of a folder that has one.
-std::unique_ptr<TokenText> tokens_of_file(const std::string& path);
-/// Those of the text of a tokenizer.json, from a place of that name.
-std::unique_ptr<TokenText> tokens_of_text(const std::string& text, const std::string& path);
+std::unique_ptr<TokenText> tokens_of(Tokenizer tokenizer);
 
 /// The tokens of another one, shown as numbers.
 std::unique_ptr<TokenText> as_numbers(std::unique_ptr<TokenText> other);

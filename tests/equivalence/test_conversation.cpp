@@ -108,7 +108,7 @@ struct Chat : testing::Test {
 
   Chat() {
     test::write_bytes(folder / "tokenizer.json", test::small_tokenizer_json().dump());
-    text = tokens_of_file(folder.path());
+    text = tokens_of(Tokenizer::read(folder.path()));
   }
 
   std::string shown() const {

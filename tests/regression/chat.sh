@@ -54,6 +54,11 @@ for model in spoken spoken.h5; do
     >answers 2>speeds || fail "$model does not talk"
   cmp answers thinking || fail "$model has another tokenizer or chat template"
 done
+head -c 2000 "$QNEXT_SOURCE/README.md" >read.txt
+for model in spoken spoken.h5; do
+  "$QNEXT" evaluate perplexity "$model" read.txt --precision double >"$model.scores" || fail "$model is not evaluated"
+done
+cmp spoken.scores spoken.h5.scores || fail "evaluate takes another tokenizer for the checkpoint"
 
 refuse() {
   echo 'One two?' >question

@@ -81,7 +81,7 @@ EvaluationReport run(EvaluationReport (*what)(const EvaluationInputs&), Evaluate
                      int vocabulary = 256, int broken = -1) {
   Alphabet model(vocabulary, options.window);
   model.broken = broken;
-  TextTokens text("");
+  TextTokens text(std::nullopt);
   return what({options, model, text});
 }
 
@@ -197,7 +197,7 @@ TEST(Choice, TakesTheMostProbable) {
 // Texts that differ in their last token alone go through the model once.
 TEST(ScoreTexts, AsksForWhatIsCommonOnce) {
   Alphabet model(256, 50);
-  TextTokens text("");
+  TextTokens text(std::nullopt);
   const EvaluateOptions options{};
   const auto scores =
       score_texts({options, model, text}, {{"ab", "c"}, {"ab", "d"}, {"ab", "cd"}, {"x", "y"}});

@@ -143,7 +143,7 @@ TEST_F(GenerationRequests, EndTokensComeFromGenerationConfigFirst) {
 
 TEST_F(GenerationRequests, SpeakTheTokensOfATokenizer) {
   test::write_bytes(folder / "tokenizer.json", test::small_tokenizer_json().dump());
-  text = tokens_of_file(folder.path());
+  text = tokens_of(Tokenizer::read(folder.path()));
   const auto request = read("{\"prompt\": \"the the\"}").front();
   EXPECT_EQ(request.prompt, (std::vector<int>{257, 258}));
   EXPECT_EQ(text->text_of(257) + text->text_of(258) + text->text_of(0xc3), "the the\xc3");
