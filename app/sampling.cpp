@@ -4,6 +4,8 @@
 #include "core/random.hpp"
 #include "core/require.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -11,6 +13,16 @@
 
 namespace qnext {
 namespace {
+
+// A model whose numbers went bad has no next token.
+void check_finite(std::span<const double> logits) {
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    if (!std::isfinite(logits[i])) {
+      throw BadNumberError(
+          fmt::format("the logit of token {} is {}: no next token can be chosen", i, logits[i]));
+    }
+  }
+}
 
 int most_probable(std::span<const double> logits) {
   return static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -137,6 +149,7 @@ void penalise(std::span<double> logits, std::span<const int> prompt, std::span<c
 
 std::vector<double> probabilities(std::span<const double> logits, const Sampling& sampling) {
   require(!logits.empty(), "no logits to draw from");
+  check_finite(logits);
   if (sampling.greedy()) {
     std::vector<double> result(logits.size(), 0.0);
     result[most_probable(logits)] = 1.0;
@@ -186,6 +199,7 @@ std::vector<double> without_draft(std::span<const double> p, std::span<const dou
 
 int sample(std::span<const double> logits, const Sampling& sampling, std::uint64_t place) {
   if (sampling.greedy()) {
+    check_finite(logits);
     return most_probable(logits);
   }
   return draw(probabilities(logits, sampling), uniform_of(sampling, Draw::token, place));

@@ -31,7 +31,8 @@ struct Sampling {
 void penalise(std::span<double> logits, std::span<const int> prompt, std::span<const int> written,
               const Sampling& sampling);
 
-/// The probabilities that penalised logits give: what is drawn from.
+/// The probabilities that penalised logits give: what is drawn from. Throws BadNumberError where a
+/// logit is not finite.
 std::vector<double> probabilities(std::span<const double> logits, const Sampling& sampling);
 
 /// The token that a uniform number in [0, 1) falls on. Never one of probability zero.
@@ -48,7 +49,7 @@ double uniform_of(const Sampling& sampling, Draw purpose, std::uint64_t place);
 bool stays(std::span<const double> p, std::span<const double> q, int draft, double uniform);
 std::vector<double> without_draft(std::span<const double> p, std::span<const double> q);
 
-/// Draws the token at a place of a text.
+/// Draws the token at a place of a text. Throws as `probabilities`.
 int sample(std::span<const double> logits, const Sampling& sampling, std::uint64_t place);
 
 }  // namespace qnext

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/sampling.hpp"
 #include "core/random.hpp"
+#include "core/require.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <string>
 #include <vector>
 
 namespace qnext {
@@ -251,6 +253,23 @@ TEST(Sampling, OfGreedyChoicesADraftStaysIfItIsTheChoice) {
   EXPECT_TRUE(stays(p, p, 1, 0.999));
   EXPECT_FALSE(stays(p, q, 2, 0.0));
   EXPECT_EQ(draw(without_draft(p, q), 0.5), 1);
+}
+
+TEST(Sampling, HasNoTokenForLogitsThatAreNotFinite) {
+  for (const double bad : {std::nan(""), INFINITY, -INFINITY}) {
+    for (const double temperature : {0.0, 1.0}) {
+      const Sampling sampling{.temperature = temperature};
+      const std::vector<double> logits{1.0, bad, 2.0};
+      EXPECT_THROW(probabilities(logits, sampling), BadNumberError);
+      try {
+        sample(logits, sampling, 0);
+        ADD_FAILURE() << bad << " at temperature " << temperature;
+      } catch (const BadNumberError& error) {
+        EXPECT_TRUE(std::string(error.what()).starts_with("the logit of token 1 is "))
+            << error.what();
+      }
+    }
+  }
 }
 
 }  // namespace
