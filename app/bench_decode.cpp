@@ -103,7 +103,9 @@ std::string bench_decode(const RunConfig& config) {
   const Seconds decode = seconds_of([&] { read(context); },
                                     [&] {
                                       for (int i = context; i < context + steps; ++i) {
-                                        decoder.step({{0, {tokens[i]}}});
+                                        const std::vector<typename Decoder<Storage>::Next> next{
+                                            {0, std::vector<int>(1, tokens[i])}};
+                                        decoder.step(next);
                                       }
                                     });
   const double weights = weight_bytes(model_config, table);

@@ -190,8 +190,9 @@ typename Decoder<Storage>::Logits Decoder<Storage>::read(int slot, const std::ve
   require_room(slot, count);
   Slot& document = slots_[slot];
   const MicrobatchShape shape{count, 1, 1};
-  pass(batch_.make(exec_, {{tokens, document.length, slot, document.state, document.first}}), shape,
-       reading_, false, Keep::last);
+  const std::vector<NextTokens> next{
+      {tokens, document.length, slot, document.state, document.first}};
+  pass(batch_.make(exec_, next), shape, reading_, false, Keep::last);
   document.length += count;
   document.state = document.first;
   document.unseen = 1;

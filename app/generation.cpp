@@ -172,7 +172,9 @@ int Generation<Storage>::resume(const Document& document) {
   if (begins_with(length)) {
     if (const int unseen = decoder_.unseen(slot); limits_.drafts > 0 && unseen > 0) {
       const auto end = prompt.begin() + length + 1;
-      decoder_.draft({{slot, {end - unseen, end}}});
+      const std::vector<typename Decoder<Storage>::Next> next{
+          {slot, std::vector<int>(end - unseen, end)}};
+      decoder_.draft(next);
     }
     return length;
   }

@@ -103,13 +103,13 @@ void convert_all(const std::byte* from, std::byte* to, std::int64_t count) {
   using Word = typename From::Word;
   if constexpr (std::is_same_v<From, To>) {
     std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(Word));
-    return;
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    Word word;
-    std::memcpy(&word, from + i * sizeof(Word), sizeof(Word));
-    const typename To::Word converted = convert<From, To>(word);
-    std::memcpy(to + i * sizeof(converted), &converted, sizeof(converted));
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) {
+      Word word;
+      std::memcpy(&word, from + i * sizeof(Word), sizeof(Word));
+      const typename To::Word converted = convert<From, To>(word);
+      std::memcpy(to + i * sizeof(converted), &converted, sizeof(converted));
+    }
   }
 }
 
