@@ -150,6 +150,12 @@ set(QNEXT_TEST_ENVIRONMENT OMP_PROC_BIND=false OMP_NUM_THREADS=2 OMP_WAIT_POLICY
                            UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=allocator_may_return_null=1 "QNEXT_SHARED=${QNEXT_SHARED}"
                            "QNEXT_SOURCE=${PROJECT_SOURCE_DIR}")
 
+# So many cores takes a test of one process.
+set(QNEXT_TEST_PROCESSORS 2)
+if(QNEXT_BACKEND STREQUAL "SERIAL")
+  set(QNEXT_TEST_PROCESSORS 1)
+endif()
+
 # What is tested is in the libraries. Test programs are half of a build, of which -O1 saves about 40 %. With
 # expensive optimisations it fuses multiply-adds as the libraries do.
 set(QNEXT_TEST_OPTIMISATION "")
@@ -181,7 +187,8 @@ function(qnext_add_test_program folder label name)
   qnext_precompile(${target} FROM qnext_testing)
   add_dependencies(unit_tests ${target})
   add_test(NAME ${folder}.${name} COMMAND ${target})
-  set_tests_properties(${folder}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT} PROCESSORS 2
+  set_tests_properties(${folder}.${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT}
+                                                    PROCESSORS ${QNEXT_TEST_PROCESSORS}
                                                     ENVIRONMENT "${QNEXT_TEST_ENVIRONMENT}")
 endfunction()
 
