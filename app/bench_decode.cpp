@@ -45,6 +45,9 @@ Seconds seconds_of(const std::function<void()>& prepare, const std::function<voi
 double weight_bytes(const ModelConfig& model, const ParameterTable& table) {
   double bytes = 0.0;
   for (const Parameter& row : table.rows()) {
+    if (!row.alias_of.empty()) {
+      continue;
+    }
     double elements = static_cast<double>(row.elements());
     if (row.name == "model.embed_tokens.weight" && !model.tied_head) {
       elements = model.width;
