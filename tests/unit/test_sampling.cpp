@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -256,7 +257,8 @@ TEST(Sampling, OfGreedyChoicesADraftStaysIfItIsTheChoice) {
 }
 
 TEST(Sampling, HasNoTokenForLogitsThatAreNotFinite) {
-  for (const double bad : {std::nan(""), INFINITY, -INFINITY}) {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
+  for (const double bad : {std::nan(""), infinite, -infinite}) {
     for (const double temperature : {0.0, 1.0}) {
       const Sampling sampling{.temperature = temperature};
       const std::vector<double> logits{1.0, bad, 2.0};
