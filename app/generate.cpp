@@ -130,7 +130,7 @@ struct Generate {
                                                     : chat_style_named(options.chat);
     Conversation conversation(text, style, options.system);
     GenerationRequest request = requests.front();
-    request.stop_tokens.push_back(conversation.end_token());
+    request.end_tokens.push_back(conversation.end_token());
     const bool first = grid.world.first();
     for (; const auto words = next_line(grid.world); ++request.sampling.seed) {
       conversation.ask(*words, request);
