@@ -3,11 +3,13 @@
 
     peft_folder.py FOLDER [half | foreign | wide]    writes one, with something wrong in it or not
     peft_folder.py FOLDER OTHER                      do two say the same, number by number?
+    peft_folder.py MODEL FOLDER ADDED                the model with W + scale B A for each W, in double
 """
 
 import json
 import pathlib
 import random
+import shutil
 import struct
 import sys
 
@@ -35,6 +37,25 @@ CONFIG = {
 }
 
 
+def write_tensors(path, tensors):
+    """tensors: name -> (dtype, shape, bytes)."""
+    header, body = {}, b""
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
+def read_tensors(path):
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    header.pop("__metadata__", None)
+    return {name: (entry["dtype"], entry["shape"], data[8 + length:][slice(*entry["data_offsets"])])
+            for name, entry in header.items()}
+
+
 def write(folder, wrong):
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
@@ -50,23 +71,34 @@ def write(folder, wrong):
         tensors[PREFIX + "x"] = [1, 1]
     elif wrong == "wide":
         tensors[q_proj + ".lora_A.weight"] = [RANK, WIDTH - 1]
-    header, body = {}, b""
     for name, shape in tensors.items():
         numbers = [generator.uniform(-0.3, 0.3) for _ in range(shape[0] * shape[1])]
-        begin = len(body)
-        body += struct.pack(f"<{len(numbers)}f", *numbers)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(body)]}
-    text = json.dumps(header).encode()
-    (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
+        tensors[name] = ("F32", shape, struct.pack(f"<{len(numbers)}f", *numbers))
+    write_tensors(folder / "adapter_model.safetensors", tensors)
+
+
+def add(model, adapter, added):
+    """Row i of W + scale B A is row i of W + scale sum_r B_ir row r of A."""
+    def rows(tensors, name):
+        dtype, (count, width), data = tensors[name]
+        assert dtype == "F32", f"{name} is {dtype}"
+        numbers = struct.unpack(f"<{count * width}f", data)
+        return [numbers[i * width:(i + 1) * width] for i in range(count)]
+
+    shutil.copytree(model, added)
+    weights, factors = (read_tensors(path) for path in (model / "model.safetensors", adapter / "adapter_model.safetensors"))
+    for projection in PROJECTIONS:
+        a = rows(factors, f"{PREFIX}{projection}.lora_A.weight")
+        b = rows(factors, f"{PREFIX}{projection}.lora_B.weight")
+        name = f"{projection}.weight"
+        numbers = [w + CONFIG["lora_alpha"] / RANK * sum(b_ir * a[r][j] for r, b_ir in enumerate(b[i]))
+                   for i, row in enumerate(rows(weights, name)) for j, w in enumerate(row)]
+        weights[name] = ("F64", weights[name][1], struct.pack(f"<{len(numbers)}d", *numbers))
+    write_tensors(added / "model.safetensors", weights)
 
 
 def read(folder):
-    data = (folder / "adapter_model.safetensors").read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:8 + length])
-    header.pop("__metadata__", None)
-    tensors = {name: (entry["dtype"], entry["shape"], data[8 + length:][slice(*entry["data_offsets"])])
-               for name, entry in header.items()}
+    tensors = read_tensors(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     return tensors, {key: config[key] for key in ("peft_type", "r", "lora_alpha", "use_rslora", "bias", "task_type",
                                                   "base_model_name_or_path")}, [sorted(config[key]) for key in ("target_modules", "target_parameters")]
@@ -74,6 +106,8 @@ def read(folder):
 
 if __name__ == "__main__":
     paths = [pathlib.Path(argument) for argument in sys.argv[1:]]
+    if len(paths) == 3:
+        sys.exit(add(*paths))
     if len(paths) == 2 and paths[1].is_dir():
         sys.exit(read(paths[0]) != read(paths[1]))
     write(paths[0], sys.argv[2] if len(paths) == 2 else "")
