@@ -283,14 +283,6 @@ MicrobatchShape RunConfig::shape(int documents) const {
   return shape;
 }
 
-int most_documents(const RunConfig& config) {
-  int most = TokenStream(config.training_stream()).most_documents();
-  if (config.data.evaluates()) {
-    most = std::max(most, EvaluationStream(config.evaluation_stream()).most_documents());
-  }
-  return most;
-}
-
 namespace {
 
 std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
