@@ -17,8 +17,8 @@ sum_of() {  # MODEL ...: of all log-probabilities of the answers
   sed -n 's/^sum=//p' output
 }
 
-# Beside the weights, in a run that takes it, and merged, into weights that Python adds up again: the same
-# model in double, where a sum of some hundred terms is off by less than 1e-12; and not the one without.
+# Beside the weights, in a run that takes it and merged: the same model in double, where a sum of some hundred
+# terms is off by less than 1e-12; and not the one without. Python adds up the merged weights once more.
 beside=$(sum_of folder --adapter adapter --precision double)
 take() {
   tune fine_tune.lora.adapter=adapter run.steps=0 'optimizer.learning_rate={peak: 1e-3, schedule: constant}' "$@"
