@@ -118,6 +118,35 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
   return found;
 }
 
+/// The tensor of the file for a row of an adapter.
+const SafeTensor& factor_of(const SafetensorsFile& file, const Parameter& row) {
+  const std::string name = std::string(prefix) + row.name;
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end()) {
+    throw InputError(file.path() + ": " + name + " is not there");
+  }
+  const auto& wanted = row.shard.global_extent;
+  if (found->second.extents != std::vector<std::int64_t>{wanted[0], wanted[1]}) {
+    throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({}, {})", file.path(),
+                                 name, fmt::join(found->second.extents, ", "), wanted[0],
+                                 wanted[1]));
+  }
+  format_of(found->second, name);  // refuses what is no floating-point number
+  return found->second;
+}
+
+// Before a model of that rank takes memory.
+void check_extents(const SafetensorsFile& file, const AdapterConfig& adapters, ModelConfig model) {
+  model.adapters = adapters;
+  ParameterTable table;
+  const Model<float> registered(model, ProcessGrid{}, table);
+  for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      factor_of(file, row);
+    }
+  }
+}
+
 // Each pattern matches last words of names, as PEFT has it.
 void check_alpha_pattern(const Json* patterns, const std::vector<std::string>& projections,
                          const std::string& where) {
@@ -161,7 +190,9 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
   const Json* const stabilised = config.find("use_rslora");
   adapters.rank_stabilised =
       stabilised != nullptr && !stabilised->is_null() && stabilised->boolean(where("use_rslora"));
-  adapters.targets = projections_in(SafetensorsFile(weights_of(folder)), model, adapters.rank);
+  const SafetensorsFile file(weights_of(folder));
+  adapters.targets = projections_in(file, model, adapters.rank);
+  check_extents(file, adapters, model);
   check_alpha_pattern(config.find("alpha_pattern"), adapters.targets, where("alpha_pattern"));
   return adapters;
 }
@@ -173,21 +204,25 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
     if (!row.of_adapter) {
       continue;
     }
-    const HuggingFaceTensor source = {std::string(prefix) + row.name,
-                                      {row.shard.global_extent[0], row.shard.global_extent[1]},
-                                      {{}, row.shard.global_extent}};
-    const auto found = file.tensors().find(source.name);
-    if (found == file.tensors().end()) {
-      throw InputError(file.path() + ": " + source.name + " is not there");
-    }
-    if (found->second.extents != source.extents) {
-      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
-                                   source.name, fmt::join(found->second.extents, ", "),
-                                   fmt::join(source.extents, ", ")));
-    }
-    fill_row(table, row, {source},
-             [&](const std::string&) -> const SafeTensor& { return found->second; });
+    const SafeTensor& factor = factor_of(file, row);
+    const HuggingFaceTensor source = {
+        std::string(prefix) + row.name, factor.extents, {{}, row.shard.global_extent}};
+    fill_row(table, row, {source}, [&](const std::string&) -> const SafeTensor& { return factor; });
   }
+}
+
+AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table) {
+  const SafetensorsFile file(weights_of(folder));
+  std::map<std::string, std::vector<double>> factors;
+  for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      const SafeTensor& factor = factor_of(file, row);
+      auto& numbers = factors[row.name];
+      numbers.resize(static_cast<std::size_t>(factor.elements()));
+      convert_elements(factor, row.name, 0, factor.elements(), numbers.data());
+    }
+  }
+  return {table.adapters(), std::move(factors)};
 }
 
 namespace {
@@ -284,7 +319,7 @@ std::string base_of(const std::string& checkpoint) {
 ExportedAdapter export_peft(const std::string& checkpoint, const std::string& folder) {
   const ModelSource source = find_model(checkpoint, {}, "");
   if (!source.model.adapters.any()) {
-    throw InputError(checkpoint + ": has no adapters; without --adapter the model is written");
+    throw InputError(checkpoint + ": has no adapters; without --adapter-only the model is written");
   }
   FolderPart part(folder);
   const ExportedAdapter exported =
