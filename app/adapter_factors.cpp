@@ -27,25 +27,28 @@ AdapterFactors::AdapterFactors(const std::string& checkpoint, const ParameterTab
 }
 
 bool AdapterFactors::beside(const Parameter& weight) const {
-  return !weight.of_adapter && weight.name.ends_with(".weight") &&
-         factors_.count(projection_of(weight.name) + ".lora_A.weight") > 0;
+  return !weight.of_adapter && factors_.count(projection_of(weight.name) + ".lora_A.weight") > 0;
 }
 
-// Row by row of the weight: row o of B A is a sum of rows of A.
+// Row by row of the weight, or of those of all experts one behind the other: row o of B A is a sum
+// of rows of A.
 void AdapterFactors::add(const Parameter& weight, std::int64_t first,
                          std::span<double> numbers) const {
   const std::string projection = projection_of(weight.name);
   const auto& a = factors_.at(projection + ".lora_A.weight");
   const auto& b = factors_.at(projection + ".lora_B.weight");
-  const std::int64_t in = weight.shard.global_extent[1];
+  const auto& extent = weight.shard.global_extent;
+  const bool stacked = weight.shard.rank == 3;
+  const std::int64_t in = extent[stacked ? 2 : 1], out = extent[stacked ? 1 : 0];
   const auto end = first + static_cast<std::int64_t>(numbers.size());
   for (std::int64_t at = first; at < end;) {
     const std::int64_t o = at / in, begin = at % in;
     const std::int64_t count = std::min(in - begin, end - at);
     for (int r = 0; r < config_.rank; ++r) {
       const double factor = config_.scale() * b[o * config_.rank + r];
+      const double* const row = &a[(o / out * config_.rank + r) * in + begin];
       for (std::int64_t i = 0; i < count; ++i) {
-        numbers[at - first + i] += factor * a[r * in + begin + i];
+        numbers[at - first + i] += factor * row[i];
       }
     }
     at += count;

@@ -25,13 +25,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A tensor of the folder: a run of bytes of a parameter.
+/// A tensor of the folder: a run of elements of a parameter.
 struct Target {
   std::string name;
   NumberFormat format;
   std::vector<std::int64_t> extents;
-  std::int64_t begin;  // first byte in the parameter
-  std::int64_t bytes;  // in the parameter
+  std::int64_t begin;     // first element in the parameter
+  std::int64_t elements;  // in the parameter
 };
 
 /// What becomes of each parameter, by its name.
@@ -57,10 +57,10 @@ std::vector<Target> targets_of(const Parameter& row, const HuggingFaceOrigin* or
   std::int64_t begin = 0;
   for (const HuggingFaceTensor& tensor :
        hugging_face_tensors(row, stacked ? ExpertLayout::stacked : ExpertLayout::one_by_one)) {
-    const std::int64_t bytes = tensor.box.elements() * size_of(row.type);
+    const std::int64_t elements = tensor.box.elements();
     targets.push_back({tensor.name, format_of(origin, settings, tensor.name, row.type),
-                       tensor.extents, begin, bytes});
-    begin += bytes;
+                       tensor.extents, begin, elements});
+    begin += elements;
   }
   return targets;
 }
@@ -104,50 +104,47 @@ class Export {
       : targets_(targets), adapters_(adapters), writer_(writer) {}
 
   void operator()(const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
-    if (adapters_.beside(row)) {
-      merge(row, begin, bytes);
+    const NumberFormat from = number_format_of(row.type);
+    const std::int64_t first = begin / bytes_of(from);
+    if (!adapters_.beside(row)) {
+      spread(row, from, first, bytes);
       return;
     }
-    const auto end = begin + static_cast<std::int64_t>(bytes.size());
+    merged_.resize(bytes.size() / bytes_of(from));
+    convert_numbers(from, bytes.data(), NumberFormat::f64,
+                    reinterpret_cast<std::byte*>(merged_.data()),
+                    static_cast<std::int64_t>(merged_.size()));
+    adapters_.add(row, first, merged_);
+    spread(row, NumberFormat::f64, first, std::as_bytes(std::span<const double>(merged_)));
+  }
+
+ private:
+  // Merged weights come in double and are rounded once, to the format of the file.
+  void spread(const Parameter& row, NumberFormat from, std::int64_t begin,
+              std::span<const std::byte> bytes) {
+    const std::int64_t wide = bytes_of(from);
+    const auto end = begin + static_cast<std::int64_t>(bytes.size()) / wide;
     for (const Target& target : targets_.at(row.name)) {
       const std::int64_t first = std::max(begin, target.begin);
-      const std::int64_t last = std::min(end, target.begin + target.bytes);
+      const std::int64_t last = std::min(end, target.begin + target.elements);
       if (first < last) {
-        write(row, target, first, bytes.subspan(first - begin, last - first));
+        write(target, from, first - target.begin,
+              bytes.subspan((first - begin) * wide, (last - first) * wide));
       }
     }
   }
 
- private:
-  void write(const Parameter& row, const Target& target, std::int64_t first,
+  void write(const Target& target, NumberFormat from, std::int64_t first,
              std::span<const std::byte> bytes) {
-    const NumberFormat from = number_format_of(row.type);
+    const std::int64_t begin = first * bytes_of(target.format);
     if (from == target.format) {
-      writer_.write(target.name, first - target.begin, bytes);
+      writer_.write(target.name, begin, bytes);
       return;
     }
     const auto count = static_cast<std::int64_t>(bytes.size()) / bytes_of(from);
     converted_.resize(static_cast<std::size_t>(count * bytes_of(target.format)));
     convert_numbers(from, bytes.data(), target.format, converted_.data(), count);
-    writer_.write(target.name, (first - target.begin) / bytes_of(from) * bytes_of(target.format),
-                  converted_);
-  }
-
-  // Such a weight is one tensor; it is rounded once, to the format of the file.
-  void merge(const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
-    const NumberFormat from = number_format_of(row.type);
-    const std::int64_t first = begin / bytes_of(from);
-    merged_.resize(bytes.size() / bytes_of(from));
-    const auto count = static_cast<std::int64_t>(merged_.size());
-    convert_numbers(from, bytes.data(), NumberFormat::f64,
-                    reinterpret_cast<std::byte*>(merged_.data()), count);
-    adapters_.add(row, first, merged_);
-    for (const Target& target : targets_.at(row.name)) {
-      converted_.resize(static_cast<std::size_t>(count * bytes_of(target.format)));
-      convert_numbers(NumberFormat::f64, reinterpret_cast<const std::byte*>(merged_.data()),
-                      target.format, converted_.data(), count);
-      writer_.write(target.name, first * bytes_of(target.format), converted_);
-    }
+    writer_.write(target.name, begin, converted_);
   }
 
   const Targets& targets_;

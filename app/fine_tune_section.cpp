@@ -13,16 +13,19 @@ namespace qnext {
 namespace {
 
 constexpr const char* all_linear = "all-linear";
+constexpr const char* experts = "experts.";
 
-std::string last_word(const std::string& projection) {
-  return projection.substr(projection.rfind('.') + 1);
+// The last word of the name, or two of stacked experts.
+std::string last_words(const std::string& projection) {
+  const std::string word = projection.substr(projection.rfind('.') + 1);
+  return weight_of(projection) == projection ? experts + word : word;
 }
 
-// The last words of the projections, each once, in the order of the model.
-std::vector<std::string> projection_words(const ModelConfig& model) {
+// Those of the projections, each once, in the order of the model.
+std::vector<std::string> projection_words(const std::vector<std::string>& projections) {
   std::vector<std::string> words;
-  for (const std::string& projection : adapter_projections(model)) {
-    const std::string word = last_word(projection);
+  for (const std::string& projection : projections) {
+    const std::string word = last_words(projection);
     if (std::find(words.begin(), words.end(), word) == words.end()) {
       words.push_back(word);
     }
@@ -30,31 +33,62 @@ std::vector<std::string> projection_words(const ModelConfig& model) {
   return words;
 }
 
-// A list of names, or the word for all of them; those of a folder may be repeated.
-std::vector<std::string> read_targets(const Section& lora, const ModelConfig& model,
-                                      const AdapterConfig* folder) {
+// Those that are linear modules of transformers, which the word stands for.
+std::vector<std::string> linear_words(const ModelConfig& model) {
+  std::vector<std::string> projections = adapter_projections(model);
+  std::erase_if(projections, [](const std::string& each) { return weight_of(each) == each; });
+  return projection_words(projections);
+}
+
+void check_known(const Section& lora, const char* key, const std::vector<std::string>& targets,
+                 const ModelConfig& model) {
+  const std::string unknown = unknown_target(targets, model);
+  lora.check(unknown.empty(), key, unknown);
+}
+
+// A list of names, or the word for all linear modules.
+std::vector<std::string> read_modules(const Section& lora, const ModelConfig& model) {
   constexpr const char* key = "target_modules";
-  if (folder != nullptr && !lora.has(key)) {
-    return lora.get<std::vector<std::string>>(key, folder->targets);
-  }
   if (!lora.is_list(key)) {
     lora.check(lora.get<std::string>(key) == all_linear, key,
                fmt::format("must be a list of names or {}", all_linear));
-    return projection_words(model);
+    return linear_words(model);
   }
   const auto targets = lora.get<std::vector<std::string>>(key);
-  lora.check(!targets.empty(), key, "names no projection");
-  const std::string unknown = unknown_target(targets, model);
-  lora.check(unknown.empty(), key, unknown);
+  check_known(lora, key, targets, model);
   return targets;
 }
 
-// The projections that have an adapter.
-std::vector<std::string> adapted(const AdapterConfig& adapters, const ModelConfig& model) {
-  std::vector<std::string> names = adapter_projections(model);
-  std::erase_if(
-      names, [&](const std::string& name) { return !adapters.targets_weight(name + ".weight"); });
-  return names;
+// Names of parameters, which are those of projections with ".weight" behind them, or of stacked
+// experts: PEFT wants no more than the last word of these.
+std::vector<std::string> read_parameters(const Section& lora, const ModelConfig& model) {
+  constexpr const char* key = "target_parameters";
+  auto targets = lora.get<std::vector<std::string>>(key, {});
+  for (std::string& target : targets) {
+    target = projection_of(target);
+    if (target.find('.') == target.npos) {
+      target = experts + target;
+    }
+  }
+  check_known(lora, key, targets, model);
+  return targets;
+}
+
+// What both lists name; those of a folder may be repeated.
+std::vector<std::string> read_targets(const Section& lora, const ModelConfig& model,
+                                      const AdapterConfig* folder) {
+  constexpr const char* key = "target_modules";
+  std::vector<std::string> targets = read_parameters(lora, model);
+  if (!lora.has(key) && !targets.empty()) {
+    return targets;
+  }
+  if (!lora.has(key) && folder != nullptr) {
+    return lora.get<std::vector<std::string>>(key, folder->targets);
+  }
+  const auto modules = read_modules(lora, model);
+  targets.insert(targets.end(), modules.begin(), modules.end());
+  lora.check(!targets.empty(), key, "names no projection");
+  return targets;
 }
 
 void check_folder(const Section& lora, const AdapterConfig& adapters, const AdapterConfig& folder,
@@ -64,8 +98,8 @@ void check_folder(const Section& lora, const AdapterConfig& adapters, const Adap
              fmt::format("the adapter has {}", folder.alpha));
   lora.check(adapters.rank_stabilised == folder.rank_stabilised, "use_rslora",
              fmt::format("the adapter has {}", folder.rank_stabilised));
-  lora.check(adapted(adapters, model) == adapted(folder, model), "target_modules",
-             "the adapter is beside other projections");
+  lora.check(adapted_projections(adapters, model) == adapted_projections(folder, model),
+             "target_modules", "the adapter is beside other projections");
 }
 
 }  // namespace
@@ -86,11 +120,22 @@ std::vector<std::string> adapter_projections(const ModelConfig& model) {
     }
     if (model.mlps[i] == Mlp::dense) {
       add("mlp", {"gate_proj", "up_proj", "down_proj"});
-    } else if (model.layer.experts.shared_width > 0) {
+      continue;
+    }
+    add("mlp.experts", {"gate_up_proj", "down_proj"});
+    if (model.layer.experts.shared_width > 0) {
       add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
     }
   }
   return projections;
+}
+
+std::vector<std::string> adapted_projections(const AdapterConfig& adapters,
+                                             const ModelConfig& model) {
+  std::vector<std::string> names = adapter_projections(model);
+  std::erase_if(names,
+                [&](const std::string& name) { return !adapters.targets_weight(weight_of(name)); });
+  return names;
 }
 
 std::string unknown_target(const std::vector<std::string>& targets, const ModelConfig& model) {
@@ -98,10 +143,10 @@ std::string unknown_target(const std::vector<std::string>& targets, const ModelC
   for (const std::string& target : targets) {
     const AdapterConfig one{.rank = 1, .targets = {target}};
     if (std::none_of(projections.begin(), projections.end(), [&](const std::string& projection) {
-          return one.targets_weight(projection + ".weight");
+          return one.targets_weight(weight_of(projection));
         })) {
       return fmt::format("{} names no projection that an adapter can be beside; there are {}",
-                         target, fmt::join(projection_words(model), ", "));
+                         target, fmt::join(projection_words(projections), ", "));
     }
   }
   return "";

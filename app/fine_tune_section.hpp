@@ -10,8 +10,13 @@
 namespace qnext {
 
 /// The projections of a model that an adapter can be beside, by their whole names:
-/// "model.layers.3.self_attn.q_proj". Not those of the module for multi-token prediction.
+/// "model.layers.3.self_attn.q_proj", "model.layers.3.mlp.experts.down_proj" of all experts of a
+/// layer. Not those of the module for multi-token prediction.
 std::vector<std::string> adapter_projections(const ModelConfig& model);
+
+/// Those that have one.
+std::vector<std::string> adapted_projections(const AdapterConfig& adapters,
+                                             const ModelConfig& model);
 
 /// The first of the targets that names none of them, with the names that there are, as a sentence;
 /// empty where each names one.

@@ -5,6 +5,7 @@
 #include "app/folder_part.hpp"
 #include "app/import_hugging_face.hpp"
 #include "app/model_source.hpp"
+#include "app/peft_factor.hpp"
 #include "app/precision.hpp"
 #include "core/fence.hpp"
 #include "io/checkpoint.hpp"
@@ -28,7 +29,6 @@ namespace {
 
 constexpr const char* config_file = "adapter_config.json";
 constexpr const char* weights_name = "adapter_model";
-constexpr std::string_view prefix = "base_model.model.";
 
 // What would be other mathematics if it were set. What `rank_pattern`, `target_modules` and
 // `target_parameters` say, the factors say too.
@@ -91,8 +91,8 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
   }
   std::vector<std::string> found;
   for (const std::string& projection : adapter_projections(model)) {
-    const std::string a = fmt::format("{}{}.lora_A.weight", prefix, projection);
-    const std::string b = fmt::format("{}{}.lora_B.weight", prefix, projection);
+    const std::string name = peft_prefix(file, model, projection);
+    const std::string a = name + ".lora_A.weight", b = name + ".lora_B.weight";
     const auto of_a = file.tensors().find(a), of_b = file.tensors().find(b);
     if (of_a == file.tensors().end() && of_b == file.tensors().end()) {
       continue;
@@ -101,8 +101,10 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
       throw InputError(
           fmt::format("{}: has one factor of {} and not the other", file.path(), projection));
     }
+    const bool stacked = weight_of(projection) == projection;
+    const std::int64_t rows = std::int64_t{rank} * (stacked ? model.layer.experts.experts : 1);
     const auto &ea = of_a->second.extents, &eb = of_b->second.extents;
-    if (ea.size() != 2 || eb.size() != 2 || ea[0] != rank || eb[1] != rank) {
+    if (ea.size() != 2 || eb.size() != 2 || ea[0] != rows || eb[1] != rows) {
       throw InputError(fmt::format("{}: {}: the factors are not of rank {}, which r says",
                                    file.path(), projection, rank));
     }
@@ -118,22 +120,34 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
   return found;
 }
 
-/// The tensor of the file for a row of an adapter.
-const SafeTensor& factor_of(const SafetensorsFile& file, const Parameter& row) {
-  const std::string name = std::string(prefix) + row.name;
-  const auto found = file.tensors().find(name);
-  if (found == file.tensors().end()) {
-    throw InputError(file.path() + ": " + name + " is not there");
+/// A factor as the table has it: its numbers in the order of the row.
+struct TakenFactor {
+  std::string name;
+  SafeTensor tensor;
+  std::vector<std::byte> ordered;  // its bytes, where the file has another order
+
+  TakenFactor(const SafetensorsFile& file, const Parameter& row, const AdapterConfig& adapters) {
+    const PeftFactor factor = peft_factor(row, adapters);
+    name = factor.name;
+    const auto found = file.tensors().find(name);
+    if (found == file.tensors().end()) {
+      throw InputError(file.path() + ": " + name + " is not there");
+    }
+    tensor = found->second;
+    if (tensor.extents != factor.extents) {
+      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
+                                   name, fmt::join(tensor.extents, ", "),
+                                   fmt::join(factor.extents, ", ")));
+    }
+    format_of(tensor, name);  // refuses what is no floating-point number
+    if (factor.experts_last) {
+      ordered = experts_first(row, tensor.bytes);
+      tensor.bytes = ordered;
+    }
   }
-  const auto& wanted = row.shard.global_extent;
-  if (found->second.extents != std::vector<std::int64_t>{wanted[0], wanted[1]}) {
-    throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({}, {})", file.path(),
-                                 name, fmt::join(found->second.extents, ", "), wanted[0],
-                                 wanted[1]));
-  }
-  format_of(found->second, name);  // refuses what is no floating-point number
-  return found->second;
-}
+  TakenFactor(const TakenFactor&) = delete;
+  TakenFactor& operator=(const TakenFactor&) = delete;
+};
 
 // Before a model of that rank takes memory.
 void check_extents(const SafetensorsFile& file, const AdapterConfig& adapters, ModelConfig model) {
@@ -142,7 +156,7 @@ void check_extents(const SafetensorsFile& file, const AdapterConfig& adapters, M
   const Model<float> registered(model, ProcessGrid{}, table);
   for (const Parameter& row : table.rows()) {
     if (row.of_adapter) {
-      factor_of(file, row);
+      const TakenFactor taken(file, row, adapters);
     }
   }
 }
@@ -204,10 +218,11 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
     if (!row.of_adapter) {
       continue;
     }
-    const SafeTensor& factor = factor_of(file, row);
+    const TakenFactor factor(file, row, table.adapters());
     const HuggingFaceTensor source = {
-        std::string(prefix) + row.name, factor.extents, {{}, row.shard.global_extent}};
-    fill_row(table, row, {source}, [&](const std::string&) -> const SafeTensor& { return factor; });
+        factor.name, factor.tensor.extents, {{}, row.shard.global_extent}};
+    fill_row(table, row, {source},
+             [&](const std::string&) -> const SafeTensor& { return factor.tensor; });
   }
 }
 
@@ -216,10 +231,10 @@ AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable
   std::map<std::string, std::vector<double>> factors;
   for (const Parameter& row : table.rows()) {
     if (row.of_adapter) {
-      const SafeTensor& factor = factor_of(file, row);
+      const TakenFactor factor(file, row, table.adapters());
       auto& numbers = factors[row.name];
-      numbers.resize(static_cast<std::size_t>(factor.elements()));
-      convert_elements(factor, row.name, 0, factor.elements(), numbers.data());
+      numbers.resize(static_cast<std::size_t>(factor.tensor.elements()));
+      convert_elements(factor.tensor, factor.name, 0, factor.tensor.elements(), numbers.data());
     }
   }
   return {table.adapters(), std::move(factors)};
@@ -242,18 +257,20 @@ struct PeftTargets {
   PeftTargets(const AdapterConfig& adapters, const ModelConfig& model) {
     std::map<std::string, int> missing;  // by what stands behind the layer
     for (const std::string& projection : adapter_projections(model)) {
-      missing[behind_layer(projection)] += adapters.targets_weight(projection + ".weight") ? 0 : 1;
+      ++missing[behind_layer(projection)];
+    }
+    const std::vector<std::string> adapted = adapted_projections(adapters, model);
+    for (const std::string& projection : adapted) {
+      --missing[behind_layer(projection)];
     }
     std::set<std::string> names;
-    for (const std::string& projection : adapter_projections(model)) {
-      if (adapters.targets_weight(projection + ".weight")) {
-        const std::string name = behind_layer(projection);
-        names.insert(missing.at(name) == 0 ? name : projection);
-      }
+    for (const std::string& projection : adapted) {
+      const std::string name = behind_layer(projection);
+      names.insert(missing.at(name) == 0 ? name : projection);
     }
     for (const std::string& name : names) {
       const bool of_mlp = name.find("mlp.") != name.npos;
-      of_mlp ? parameters.push_back(Json::of(name + ".weight")) : modules.push_back(Json::of(name));
+      of_mlp ? parameters.push_back(Json::of(weight_of(name))) : modules.push_back(Json::of(name));
     }
   }
 };
@@ -285,20 +302,31 @@ struct ExportAdapterAs {
     ParameterTable table;
     const Model<Storage> registered(source.model, ProcessGrid{}, table);
     const auto is_factor = [](const Parameter& row) { return row.of_adapter; };
-    const auto name_of = [](const Parameter& row) { return std::string(prefix) + row.name; };
+    const auto factor_of = [&](const Parameter& row) { return peft_factor(row, table.adapters()); };
     std::vector<SafetensorsWriter::Entry> entries;
     for (const Parameter& row : table.rows()) {
       if (is_factor(row)) {
-        const auto& extent = row.shard.global_extent;
-        entries.push_back({name_of(row), number_format_of(row.type), {extent[0], extent[1]}});
+        const PeftFactor factor = factor_of(row);
+        entries.push_back({factor.name, number_format_of(row.type), factor.extents});
       }
     }
     SafetensorsWriter writer(folder, entries, std::numeric_limits<std::int64_t>::max(),
                              weights_name);
+    std::vector<std::byte> whole;  // of a factor whose numbers have another order in the file
     read_checkpoint_stream(
         source.weights.path, table,
         [&](const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
-          writer.write(name_of(row), begin, bytes);
+          const PeftFactor factor = factor_of(row);
+          if (!factor.experts_last) {
+            writer.write(factor.name, begin, bytes);
+            return;
+          }
+          whole.insert(whole.end(), bytes.begin(), bytes.end());
+          const std::int64_t all = row.shard.global_elements() * size_of(row.type);
+          if (begin + static_cast<std::int64_t>(bytes.size()) == all) {
+            writer.write(factor.name, 0, experts_last(row, whole));
+            whole.clear();
+          }
         },
         is_factor);
     writer.finish();

@@ -138,7 +138,7 @@ class Planner {
     swap(H * W, storage_);
   }
 
-  void experts(Pass pass) {
+  void experts(Pass pass, const std::string& layer) {
     const auto& c = model_.layer.experts;
     if (c.shared_width > 0) {
       shared_rows(pass);
@@ -157,8 +157,9 @@ class Planner {
            3);
       return;
     }
-    // The rows of x go for the gradients of weights alone.
-    const bool frozen = model_.adapters.any();
+    // The rows of x go for the gradients of W_gate and W_up, or of their adapters.
+    const bool frozen = model_.adapters.any() &&
+                        !model_.adapters.targets_weight(layer + ".mlp.experts.gate_up_proj");
     send("expert", leave * (row + real_) + (frozen ? 0 : leave * row) + leave * (row + real_),
          frozen ? 2 : 3);
   }
@@ -166,7 +167,9 @@ class Planner {
   void mixer(Mixer kind, Pass pass) {
     kind == Mixer::delta_net ? delta_net(pass) : attention(pass);
   }
-  void mlp(Mlp kind, Pass pass) { kind == Mlp::dense ? shared_rows(pass) : experts(pass); }
+  void mlp(Mlp kind, Pass pass, const std::string& layer) {
+    kind == Mlp::dense ? shared_rows(pass) : experts(pass, layer);
+  }
 
   void embedding(Pass pass) {
     if (pass == Pass::forward) {
@@ -215,18 +218,19 @@ class Planner {
     for (const Pass pass : {Pass::forward, Pass::backward}) {
       stages(chunk, pass);
       for (int i = chunk.begin; i < chunk.end; ++i) {
+        const std::string layer = "model.layers." + std::to_string(i);
         mixer(model_.mixers[i], pass);
-        mlp(model_.mlps[i], pass);
+        mlp(model_.mlps[i], pass, layer);
         if (pass == Pass::backward && model_.recompute != Recompute::none) {
           mixer(model_.mixers[i], Pass::forward);
         }
         if (pass == Pass::backward && model_.recompute == Recompute::block) {
-          mlp(model_.mlps[i], Pass::forward);
+          mlp(model_.mlps[i], Pass::forward, layer);
         }
       }
       for (int module = 0; module < modules; ++module) {
         mixer(Mixer::attention, pass);
-        mlp(Mlp::experts, pass);
+        mlp(Mlp::experts, pass, "mtp.layers.0");
         embedding(pass);
       }
       if (chunk.first()) {

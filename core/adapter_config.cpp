@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/adapter_config.hpp"
 
-#include "core/require.hpp"
-
 #include <algorithm>
 #include <cmath>
 
 namespace qnext {
+namespace {
+
+constexpr std::string_view ending = ".weight";
+
+bool is_stacked(std::string_view projection) {
+  return projection.find(".experts.") != projection.npos;
+}
+
+}  // namespace
 
 double AdapterConfig::scale() const {
   return alpha / (rank_stabilised ? std::sqrt(rank) : rank);
@@ -17,15 +24,20 @@ bool AdapterConfig::targets_weight(std::string_view name) const {
     return false;
   }
   const std::string projection = projection_of(name);
+  const bool stacked = is_stacked(projection);
   return std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
-    return projection == target || projection.ends_with("." + target);
+    const bool named = !stacked || target.find("experts.") != target.npos;
+    return named && (projection == target || projection.ends_with("." + target));
   });
 }
 
 std::string projection_of(std::string_view weight) {
-  constexpr std::string_view ending = ".weight";
-  require(weight.ends_with(ending), std::string(weight) + ": is the weight of no projection");
-  return std::string(weight.substr(0, weight.size() - ending.size()));
+  return std::string(
+      weight.substr(0, weight.size() - (weight.ends_with(ending) ? ending.size() : 0)));
+}
+
+std::string weight_of(std::string_view projection) {
+  return std::string(projection) + std::string(is_stacked(projection) ? "" : ending);
 }
 
 }  // namespace qnext

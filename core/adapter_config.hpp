@@ -16,7 +16,8 @@ struct AdapterConfig {
   double alpha = 8.0;
   bool rank_stabilised = false;           // Kalajdzievski 2023
   std::vector<std::string> targets = {};  // of the names of projections, one or more last words:
-                                          // "q_proj", "layers.3.self_attn.q_proj"
+                                          // "q_proj", "layers.3.self_attn.q_proj"; of stacked
+                                          // experts "experts" at least: "experts.down_proj"
 
   bool any() const { return rank > 0; }
 
@@ -28,7 +29,12 @@ struct AdapterConfig {
   bool targets_weight(std::string_view name) const;
 };
 
-/// "model.layers.3.self_attn.q_proj" of the name of its weight, which ends with ".weight".
+/// "model.layers.3.self_attn.q_proj" of the name of its weight, which has ".weight" behind it. All
+/// experts of a layer are one weight, whose name has nothing behind it:
+/// "model.layers.3.mlp.experts.down_proj".
 std::string projection_of(std::string_view weight);
+
+/// The name of the weight of a projection.
+std::string weight_of(std::string_view projection);
 
 }  // namespace qnext

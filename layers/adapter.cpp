@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/adapter.hpp"
 
+#include "layers/kernels/low_rank.hpp"
+
 #include <cmath>
 
 namespace qnext {
@@ -24,26 +26,6 @@ Parameter factor(const ProcessGrid& grid, const Parameter& of, int axis, int ran
   half.shard.boxes.front().offset[axis] = part.offset[axis];
   half.shard.boxes.front().extent[axis] = part.extent[axis];
   return half;
-}
-
-template <class Storage>
-void scale_by(const Exec& exec, double scale, const Tensor<Storage, 2>& low) {
-  using Real = Accum<Storage>;
-  const auto factor = static_cast<Real>(scale);
-  Storage* const numbers = low.data();
-  Kokkos::parallel_for(
-      "adapter::scale",
-      Kokkos::RangePolicy<Exec, Kokkos::IndexType<std::int64_t>>(exec, 0, low.size()),
-      KOKKOS_LAMBDA(const std::int64_t i) {
-        numbers[i] = Storage(factor * static_cast<Real>(numbers[i]));
-      });
-}
-
-template <class Storage>
-Tensor<Storage, 2> rows_of(const Tensor<Storage, 2>& low, int rows) {
-  require(low.extent_int(0) >= rows, "adapter: memory for " + std::to_string(low.extent_int(0)) +
-                                         " tokens, wanted for " + std::to_string(rows));
-  return Tensor<Storage, 2>(low.data(), rows, low.extent(1));
 }
 
 }  // namespace
@@ -71,7 +53,7 @@ Tensor<Storage, 2> Adapter<Storage>::reserve_low(Arena& arena, const AdapterConf
 template <class Storage>
 Tensor<Storage, 2> Adapter<Storage>::down(const Exec& exec, const Tensor<const Storage, 2>& x,
                                           const Tensor<Storage, 2>& low) const {
-  const auto u = rows_of<Storage>(low, x.extent_int(0));
+  const auto u = low_rows<Storage>(low, x.extent_int(0));
   matmul<Storage, Storage>(exec, Op::none, x, Op::transpose, a_.value, u);
   scale_by<Storage>(exec, scale_, u);
   return u;
@@ -81,7 +63,7 @@ template <class Storage>
 Tensor<Storage, 2> Adapter<Storage>::down_gradient(const Exec& exec,
                                                    const Tensor<const Storage, 2>& dy,
                                                    const Tensor<Storage, 2>& low) const {
-  const auto v = rows_of<Storage>(low, dy.extent_int(0));
+  const auto v = low_rows<Storage>(low, dy.extent_int(0));
   matmul<Storage, Storage>(exec, Op::none, dy, Op::none, b_.value, v);
   scale_by<Storage>(exec, scale_, v);
   return v;

@@ -2,7 +2,7 @@
 #include "layers/experts_over_ranks.hpp"
 
 #include "core/fence.hpp"
-#include "core/matmul.hpp"
+#include "layers/adapter.hpp"
 #include "layers/kernels/arrived_rows.hpp"
 #include "layers/kernels/swiglu.hpp"
 
@@ -138,7 +138,8 @@ typename ExpertsOverRanks<Storage>::Saved ExpertsOverRanks<Storage>::reserve_sav
 
 template <class Storage>
 typename ExpertsOverRanks<Storage>::Work ExpertsOverRanks<Storage>::reserve_work(
-    Arena& arena, int choices, int rows, int model_width, int expert_width) const {
+    Arena& arena, const AdapterConfig& adapters, int choices, int rows, int model_width,
+    int expert_width) const {
   const int F = expert_width;
   Work work;
   work.received = arena.reserve<Storage, 2>("received_rows", rows, model_width);
@@ -148,6 +149,7 @@ typename ExpertsOverRanks<Storage>::Work ExpertsOverRanks<Storage>::reserve_work
   work.dweight = arena.reserve<Real, 2>("row_dweight", choices, 1);
   work.hidden = arena.reserve<Storage, 2>("hidden", rows, F);
   work.dgate_up = arena.reserve<Storage, 2>("dgate_up", rows, 2 * F);
+  work.low = Adapter<Storage>::reserve_low(arena, adapters, rows);
   work.place = arena.reserve<int, 1>("received_place", rows);
   work.offset = arena.reserve<int, 1>("received_offset", experts_ / degree_ + 1);
   work.arrived = arena.reserve<int, 1>("pieces_arrived", experts_);
@@ -168,11 +170,9 @@ void ExpertsOverRanks<Storage>::forward(const Exec& exec, const Weights& weights
     const auto gate_up = first_rows(i == 0 ? saved.gate_up : work.dgate_up, round.rows());
     const auto hidden = first_rows(work.hidden, round.rows());
     round.fetch(x, routing.weights);
-    matmul_grouped<Storage, Storage>(exec, work.offset, round.received(), Op::transpose,
-                                     weights.gate_up.value, gate_up);
+    weights.gate_up.forward(exec, work.offset, round.received(), gate_up, work.low);
     swiglu_forward<Storage>(exec, round.weighted(), side_by_side<const Storage>(gate_up), hidden);
-    matmul_grouped<Storage, Storage>(exec, work.offset, hidden, Op::transpose, weights.down.value,
-                                     round.results());
+    weights.down.forward(exec, work.offset, hidden, round.results(), work.low);
     round.give_back(rows);
   }
 }
@@ -192,25 +192,18 @@ void ExpertsOverRanks<Storage>::backward(const Exec& exec, const Weights& weight
     const auto hidden = first_rows(work.hidden, round.rows());
     if (i > 0) {
       round.fetch(x);
-      matmul_grouped<Storage, Storage>(exec, work.offset, round.received(), Op::transpose,
-                                       weights.gate_up.value, gate_up);
+      weights.gate_up.forward(exec, work.offset, round.received(), gate_up, work.low);
     }
     round.fetch(dy, routing.weights);
-    matmul_grouped<Storage, Storage>(exec, work.offset, round.received(), Op::none,
-                                     weights.down.value, hidden);
+    weights.down.backward_input(exec, work.offset, round.received(), hidden, work.low);
     swiglu_backward<Storage>(exec, round.weighted(), side_by_side<const Storage>(gate_up), hidden,
                              side_by_side<Storage>(dgate_up), round.weight_results());
-    if (weights.down.trained()) {
-      matmul_grouped_gradient<Storage, Real>(exec, work.offset, round.received(), hidden,
-                                             weights.down.grad);
-    }
+    weights.down.backward_weight(exec, work.offset, round.received(), hidden, work.low);
     if (weights.gate_up.trained()) {
       round.fetch(x);
-      matmul_grouped_gradient<Storage, Real>(exec, work.offset, dgate_up, round.received(),
-                                             weights.gate_up.grad);
+      weights.gate_up.backward_weight(exec, work.offset, dgate_up, round.received(), work.low);
     }
-    matmul_grouped<Storage, Storage>(exec, work.offset, dgate_up, Op::none, weights.gate_up.value,
-                                     round.results());
+    weights.gate_up.backward_input(exec, work.offset, dgate_up, round.results(), work.low);
     round.give_back(rows, work.dweight);
   }
   gather_choices<Real>(exec, work.dweight, choices.place, dweights);

@@ -4,6 +4,7 @@
 #include "core/arena.hpp"
 #include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "layers/expert_projection.hpp"
 #include "layers/kernels/experts_dispatch.hpp"
 #include "layers/kernels/router.hpp"
 #include "parallel/communicator.hpp"
@@ -31,7 +32,7 @@ class ExpertsOverRanks {
     Tensor<Storage, 2> gate_up;  // (R, 2F)  of the first round; later ones are computed again
   };
 
-  /// 2 R D + 3 R F elements, T K + 2 R Reals.
+  /// 2 R D + 3 R F elements, T K + 2 R Reals; R r elements of adapters.
   struct Work {
     Tensor<Storage, 2> received;      // (R, D)  rows that arrived, ordered by expert
     Tensor<Storage, 2> message;       // (R, D)  rows as they cross the network
@@ -40,6 +41,7 @@ class ExpertsOverRanks {
     Tensor<Real, 2> dweight;          // (T K, 1)  by row
     Tensor<Storage, 2> hidden;        // (R, F)
     Tensor<Storage, 2> dgate_up;      // (R, 2F)
+    Tensor<Storage, 2> low;           // (R, r)  of the adapters, or empty
     Tensor<int, 1> place;             // (R)  of what arrived, among the ordered rows
     Tensor<int, 1> offset;            // (E / N + 1)
     Tensor<int, 1> arrived, ordered;  // (E) both  pieces of RowExchange::Round
@@ -47,8 +49,8 @@ class ExpertsOverRanks {
 
   /// The experts that this rank holds.
   struct Weights {
-    const Weight<Storage, 3>& gate_up;  // (E / N, 2F, D)
-    const Weight<Storage, 3>& down;     // (E / N, D, F)
+    const ExpertProjection<Storage>& gate_up;  // (E / N, 2F, D)
+    const ExpertProjection<Storage>& down;     // (E / N, D, F)
   };
 
   /// R is receive_factor times T K, the rows of a rank whose experts are chosen as often as the
@@ -59,7 +61,8 @@ class ExpertsOverRanks {
   int most_rows(int tokens, int per_token) const;
 
   Saved reserve_saved(Arena& arena, int rows, int expert_width) const;
-  Work reserve_work(Arena& arena, int choices, int rows, int model_width, int expert_width) const;
+  Work reserve_work(Arena& arena, const AdapterConfig& adapters, int choices, int rows,
+                    int model_width, int expert_width) const;
 
   /// x (T, D), rows (T K, D).
   void forward(const Exec& exec, const Weights& weights, const Tensor<const Storage, 2>& x,

@@ -25,6 +25,9 @@ class Linear {
   const Weight<Storage, 2>& weight() const { return weight_; }
   bool has_adapter() const { return adapter_ != nullptr; }
 
+  /// Whether backward_weight adds to anything.
+  bool trained() const { return has_adapter() || weight_.trained(); }
+
   /// x (T, in), y (T, out). Out is Storage or Accum<Storage>.
   template <class Out>
   void forward(const Exec& exec, const Tensor<const Storage, 2>& x, const Tensor<Out, 2>& y,

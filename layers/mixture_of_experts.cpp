@@ -3,7 +3,6 @@
 
 #include "core/dot.hpp"
 #include "core/math.hpp"
-#include "core/matmul.hpp"
 #include "core/require.hpp"
 #include "core/team.hpp"
 #include "layers/kernels/column_sum.hpp"
@@ -108,8 +107,26 @@ template <class Storage>
 MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config,
                                             const ProcessGrid& grid, ParameterTable& table,
                                             const std::string& prefix)
-    : config_(config), grid_(grid), capacity_(config.capacity, grid) {
-  const int D = config.model_width, E = config.experts, F = config.expert_width;
+    : config_(config),
+      grid_(grid),
+      adapters_(table.adapters()),
+      capacity_(config.capacity, grid),
+      router_(table, grid,
+              grid.replicated({.name = prefix + ".gate.weight",
+                               .shard = Shard::whole({config.experts, config.model_width}),
+                               .init = Init::normal(config.init_deviation)})),
+      gate_up_(
+          table,
+          {.name = prefix + ".experts.gate_up_proj",
+           .shard = grid.expert_part({config.experts, 2 * config.expert_width, config.model_width}),
+           .init = Init::normal(config.init_deviation),
+           .reduce_over = ReduceOver::data_beside_experts}),
+      down_(table,
+            {.name = prefix + ".experts.down_proj",
+             .shard = grid.expert_part({config.experts, config.model_width, config.expert_width}),
+             .init = Init::normal(config.init_deviation),
+             .reduce_over = ReduceOver::data_beside_experts}) {
+  const int D = config.model_width, E = config.experts;
   require(config.experts_per_token >= 1 && config.experts_per_token <= E,
           prefix + ": " + std::to_string(config.experts_per_token) + " experts per token of " +
               std::to_string(E));
@@ -120,26 +137,12 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
     over_ranks_ =
         std::make_unique<ExpertsOverRanks<Storage>>(grid.expert, degree, E, config.receive_factor);
   }
-  const auto init = Init::normal(config.init_deviation);
-  table.add(grid.replicated(
-                {.name = prefix + ".gate.weight", .shard = Shard::whole({E, D}), .init = init}),
-            router_);
-  table.add({.name = prefix + ".experts.gate_up_proj",
-             .shard = grid.expert_part({E, 2 * F, D}),
-             .init = init,
-             .reduce_over = ReduceOver::data_beside_experts},
-            gate_up_);
-  table.add({.name = prefix + ".experts.down_proj",
-             .shard = grid.expert_part({E, D, F}),
-             .init = init,
-             .reduce_over = ReduceOver::data_beside_experts},
-            down_);
   if (config.shared_width > 0) {
     const DenseMlpConfig shared{D, config.shared_width, config.init_deviation};
     shared_ = std::make_unique<DenseMlp<Storage>>(shared, grid, table, prefix + ".shared_expert");
     table.add(grid.replicated({.name = prefix + ".shared_expert_gate.weight",
                                .shard = Shard::whole({1, D}),
-                               .init = init}),
+                               .init = Init::normal(config.init_deviation)}),
               shared_gate_);
   }
 }
@@ -190,10 +193,12 @@ typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work
   Work work;
   work.rows = arena.reserve<Storage, 2>("rows", T * K, D);
   if (over_ranks_) {
-    work.over_ranks = over_ranks_->reserve_work(arena, T * K, received_rows(shape), D, F);
+    work.over_ranks =
+        over_ranks_->reserve_work(arena, adapters_, T * K, received_rows(shape), D, F);
   } else {
     work.hidden = arena.reserve<Storage, 2>("hidden", T * K, F);
     work.dgate_up = arena.reserve<Storage, 2>("dgate_up", T * K, 2 * F);
+    work.low = Adapter<Storage>::reserve_low(arena, adapters_, T * K);
   }
   work.dlogits = arena.reserve<Real, 2>("dlogits", T, E);
   work.dweights = arena.reserve<Real, 2>("dweights", T, K);
@@ -229,8 +234,7 @@ Tensor<const Accum<Storage>, 2> MixtureOfExperts<Storage>::widen(const Exec& exe
 template <class Storage>
 void MixtureOfExperts<Storage>::route_tokens(const Exec& exec, const Tensor<const Storage, 2>& x,
                                              const Saved& saved, const Work& work) const {
-  matmul<Real, Real>(exec, Op::none, widen(exec, x, work), Op::transpose, router_.value,
-                     saved.routing.probabilities);
+  router_.template forward<Real>(exec, widen(exec, x, work), saved.routing.probabilities, {});
   route<Real>(exec, config_.renormalise, saved.routing);
 }
 
@@ -288,14 +292,12 @@ void MixtureOfExperts<Storage>::experts_forward(const Exec& exec, const Tensor<c
   const auto& place = saved.rows.place;
   const auto& offset = saved.rows.offset;
   spread_tokens<Storage>(exec, x, place, work.rows);
-  matmul_grouped<Storage, Storage>(exec, offset, work.rows, Op::transpose, gate_up_.value,
-                                   saved.gate_up);
+  gate_up_.forward(exec, offset, work.rows, saved.gate_up, work.low);
   const auto& weights = saved.routing.weights;
   const SwigluRows<Real> rows{place.extent_int(0) * place.extent_int(1), saved.rows.flat_place(),
                               Tensor<const Real, 1>(weights.data(), weights.size())};
   swiglu_forward<Storage>(exec, rows, side_by_side<const Storage>(saved.gate_up), work.hidden);
-  matmul_grouped<Storage, Storage>(exec, offset, work.hidden, Op::transpose, down_.value,
-                                   work.rows);
+  down_.forward(exec, offset, work.hidden, work.rows, work.low);
 }
 
 template <class Storage>
@@ -316,15 +318,13 @@ void MixtureOfExperts<Storage>::backward(const Exec& exec, const Documents&,
   route_backward<Real>(exec, config_.renormalise, saved.routing, work.dweights, balance,
                        work.dlogits);
   if (router_.trained()) {
-    matmul<Real, Real>(exec, Op::transpose, work.dlogits, Op::none, widen(exec, saved.x, work),
-                       router_.grad, Write::add);
+    router_.backward_weight(exec, work.dlogits, widen(exec, saved.x, work), {});
   }
   if constexpr (std::is_same_v<Storage, Real>) {
-    matmul<Real, Real>(exec, Op::none, work.dlogits, Op::none, router_.value, dx,
-                       terms.add ? Write::add : Write::replace);
+    router_.backward_input(exec, work.dlogits, dx, {}, terms.add ? Write::add : Write::replace);
     terms.add = true;
   } else {
-    matmul<Real, Real>(exec, Op::none, work.dlogits, Op::none, router_.value, work.widened);
+    router_.backward_input(exec, work.dlogits, work.widened, {});
     terms.matrix = work.widened;
   }
   gather_tokens<Storage>(exec, work.rows, saved.rows.place, terms, dx);
@@ -344,21 +344,18 @@ void MixtureOfExperts<Storage>::experts_backward(const Exec& exec,
   const auto& offset = saved.rows.offset;
   const auto& weights = saved.routing.weights;
   spread_tokens<Storage>(exec, dy, place, work.rows);
-  matmul_grouped<Storage, Storage>(exec, offset, work.rows, Op::none, down_.value, work.hidden);
+  down_.backward_input(exec, offset, work.rows, work.hidden, work.low);
   const SwigluRows<Real> rows{place.extent_int(0) * place.extent_int(1), saved.rows.flat_place(),
                               Tensor<const Real, 1>(weights.data(), weights.size())};
   swiglu_backward<Storage>(exec, rows, side_by_side<const Storage>(saved.gate_up), work.hidden,
                            side_by_side<Storage>(work.dgate_up),
                            Tensor<Real, 1>(work.dweights.data(), work.dweights.size()));
-  if (down_.trained()) {
-    matmul_grouped_gradient<Storage, Real>(exec, offset, work.rows, work.hidden, down_.grad);
-  }
+  down_.backward_weight(exec, offset, work.rows, work.hidden, work.low);
   if (gate_up_.trained()) {
     spread_tokens<Storage>(exec, saved.x, place, work.rows);
-    matmul_grouped_gradient<Storage, Real>(exec, offset, work.dgate_up, work.rows, gate_up_.grad);
+    gate_up_.backward_weight(exec, offset, work.dgate_up, work.rows, work.low);
   }
-  matmul_grouped<Storage, Storage>(exec, offset, work.dgate_up, Op::none, gate_up_.value,
-                                   work.rows);
+  gate_up_.backward_input(exec, offset, work.dgate_up, work.rows, work.low);
 }
 
 template <class Storage>
@@ -376,7 +373,7 @@ template <class Storage>
 void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storage, 2>& x,
                                      const Tensor<Storage, 2>& y, Saved& saved,
                                      const Work& work) const {
-  if (over_ranks_) {
+  if (over_ranks_ || gate_up_.has_adapter() || down_.has_adapter()) {
     route_tokens(exec, x, saved, work);
     sort_by_expert(exec, 1, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count);
     compute(exec, x, y, saved, work);
@@ -388,9 +385,9 @@ void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storag
     shared_forward(exec, x, y, saved, work);
   }
   ExpertsDecode<Storage> decode;
-  decode.router = router_.value;
-  decode.gate_up = gate_up_.value;
-  decode.down = down_.value;
+  decode.router = router_.weight().value;
+  decode.gate_up = gate_up_.weight().value;
+  decode.down = down_.weight().value;
   if (shared_ && !shared_apart) {
     decode.shared_gate = shared_->gate().weight().value;
     decode.shared_up = shared_->up().weight().value;

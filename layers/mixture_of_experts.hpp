@@ -8,10 +8,12 @@
 #include "layers/balance_loss.hpp"
 #include "layers/capacity_over_ranks.hpp"
 #include "layers/dense_mlp.hpp"
+#include "layers/expert_projection.hpp"
 #include "layers/experts_over_ranks.hpp"
 #include "layers/kernels/capacity.hpp"
 #include "layers/kernels/experts_dispatch.hpp"
 #include "layers/kernels/router.hpp"
+#include "layers/linear.hpp"
 #include "parallel/process_grid.hpp"
 
 #include <memory>
@@ -60,11 +62,13 @@ class MixtureOfExperts {
     RoutingStatistics<Real> statistics;  // for the balance losses; load of the experts
   };
 
-  /// K D + 3 K F + 3 G elements, E + K + 1 Reals a token; D Reals more for bf16.
+  /// K D + 3 K F + 3 G elements, E + K + 1 Reals a token; D Reals more for bf16, K r
+  /// elements for adapters.
   struct Work {
     Tensor<Storage, 2> rows;      // (T K, D)
     Tensor<Storage, 2> hidden;    // (T K, F)   empty with an expert degree
     Tensor<Storage, 2> dgate_up;  // (T K, 2F)  empty with an expert degree
+    Tensor<Storage, 2> low;       // (T K, r)   of the adapters; empty with an expert degree
     typename ExpertsOverRanks<Storage>::Work over_ranks;
     Tensor<Real, 2> dlogits;         // (T, E)
     Tensor<Real, 2> dweights;        // (T, K)
@@ -123,10 +127,11 @@ class MixtureOfExperts {
 
   MixtureOfExpertsConfig config_;
   ProcessGrid grid_;
+  AdapterConfig adapters_;
   CapacityOverRanks<Real> capacity_;
-  Weight<Real, 2> router_;                                 // (E, D)
-  Weight<Storage, 3> gate_up_;                             // (E / N, 2F, D)
-  Weight<Storage, 3> down_;                                // (E / N, D, F)
+  Linear<Real> router_;                                    // (E, D)
+  ExpertProjection<Storage> gate_up_;                      // (E / N, 2F, D)
+  ExpertProjection<Storage> down_;                         // (E / N, D, F)
   std::unique_ptr<ExpertsOverRanks<Storage>> over_ranks_;  // null: this rank holds all experts
   std::unique_ptr<DenseMlp<Storage>> shared_;
   Weight<Storage, 2> shared_gate_;  // (1, D)

@@ -15,7 +15,7 @@
 namespace qnext::fuzz {
 namespace {
 
-constexpr int width = 8, rank = 2;
+constexpr int width = 8, rank = 2, experts = 2;
 
 /// A layer of each kind, with the shapes of `factors`.
 const ModelConfig& model() {
@@ -30,11 +30,12 @@ const ModelConfig& model() {
   return config;
 }
 
-/// Both factors beside a projection (out, in), behind those that are there.
+/// Both factors beside a projection (out, in), behind those that are there, or those of so many
+/// projections in one tensor.
 void add_factors(const std::string& projection, int out, int in, const std::string& type, int size,
-                 std::string& header, std::string& numbers) {
+                 std::string& header, std::string& numbers, int stacked = 1) {
   for (const auto& [name, rows, columns] :
-       {std::tuple("lora_A", rank, in), std::tuple("lora_B", out, rank)}) {
+       {std::tuple("lora_A", stacked * rank, in), std::tuple("lora_B", out, rank * stacked)}) {
     const std::size_t begin = numbers.size();
     numbers.append(static_cast<std::size_t>(rows * columns * size), '\x3e');
     header += fmt::format(
@@ -75,6 +76,17 @@ std::string adapter_of_all_kinds() {
       header, numbers);
 }
 
+std::string adapter_of_experts() {
+  std::string header, numbers;
+  add_factors("model.layers.0.mlp.experts.base_layer", 8, width, "F32", 4, header, numbers,
+              experts);
+  add_factors("model.layers.0.mlp.experts", width, 4, "F32", 4, header, numbers, experts);
+  add_factors("model.layers.1.mlp.experts", width, 4, "BF16", 2, header, numbers, experts);
+  return input(R"({"peft_type":"LORA","r":2,"lora_alpha":2,"target_modules":[],)"
+               R"("target_parameters":["mlp.experts.gate_up_proj","mlp.experts.down_proj"]})",
+               header, numbers);
+}
+
 /// A folder with the two files of an adapter.
 class Folder {
  public:
@@ -99,7 +111,7 @@ class Folder {
 }  // namespace
 
 std::vector<std::string> seeds() {
-  return {adapter_of_attention(), adapter_of_all_kinds()};
+  return {adapter_of_attention(), adapter_of_all_kinds(), adapter_of_experts()};
 }
 
 std::vector<std::string> words() {
@@ -124,6 +136,7 @@ std::vector<std::string> words() {
           "lora_B",
           "k_proj",
           "model.layers.0.",
+          ".base_layer",
           std::string(1, '\0')};
 }
 

@@ -23,6 +23,7 @@ take() {
 }
 expect_status 0 take run.precision=double output.folder=taken
 expect_status 0 "$QNEXT" convert taken merged
+python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter folder merged || fail "the merged weights are others"
 same_number "the adapter of a run" "$beside" "$(sum_of taken)" 0
 same_number "the merged folder" "$beside" "$(sum_of merged --precision double)" 1e-12
 without=$(sum_of folder --precision double)
@@ -49,7 +50,7 @@ cmp folder/tokenizer.json merged_directly/tokenizer.json
 # What was read is written, number by number, beside a config that says the same.
 expect_status 0 take output.folder=copied
 expect_status 0 "$QNEXT" convert copied copy --adapter-only
-expect_text "tensors=14"
+expect_text "tensors=20"
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter copy || fail "the written adapter is another one"
 
 # A trained one is read again as what it is; another seed of an adapter of one's own is another start.
@@ -82,6 +83,8 @@ PYTHON
 }
 refused peft_type '"IA3"' 'adapter_config.json: peft_type is "IA3", expected "LORA"'
 refused use_dora true 'adapter_config.json: use_dora = true: is not supported'
+refused alpha_pattern '{".*\\.gate_up_proj": 15}' \
+  'has a scale of its own for model.layers.1.mlp.experts.gate_up_proj'
 refused alpha_pattern '{"q_pro.": 4}' \
   'adapter_config.json: alpha_pattern: q_pro. has a scale of its own for model.layers.3.self_attn.q_proj'
 refused bias '"all"' 'adapter_config.json: bias = "all": is not supported, expected none'
@@ -97,7 +100,7 @@ torn() {  # WAY MESSAGE: of adapter_model.safetensors
   expect_text "$2"
 }
 torn half 'adapter_model.safetensors: has one factor of model.layers.3.self_attn.q_proj and not the other'
-torn foreign '1 of its 15 tensors are no factors beside a projection of this model, the first is base_model.model.x'
+torn foreign '1 of its 21 tensors are no factors beside a projection of this model, the first is base_model.model.x'
 torn wide 'base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight: has the extents (3, 31), wanted are (3, 32)'
 
 expect_status 2 tune fine_tune.lora.adapter=adapter fine_tune.lora.r=4 output.folder=refused

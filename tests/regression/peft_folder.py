@@ -3,6 +3,7 @@
 
     peft_folder.py FOLDER [half | foreign | wide]    writes one, with something wrong in it or not
     peft_folder.py FOLDER OTHER                      do two say the same, number by number?
+    peft_folder.py FOLDER BASE MERGED                is the model MERGED, in double, BASE with the adapter added?
 """
 
 import json
@@ -11,7 +12,7 @@ import random
 import struct
 import sys
 
-RANK, WIDTH = 3, 32
+RANK, ALPHA, WIDTH, EXPERTS, EXPERT_WIDTH = 3, 7.5, 32, 8, 32
 PREFIX = "base_model.model."
 LAYERS = "model.layers."
 # (out, in) of some projections of all kinds, in other layers.
@@ -24,14 +25,22 @@ PROJECTIONS = {
     LAYERS + "3.self_attn.q_proj": (128, WIDTH),
     LAYERS + "3.self_attn.o_proj": (WIDTH, 64),
 }
+# The experts of a layer: of gate_up_proj and down_proj, and of one of them alone.
+STACKED = {
+    LAYERS + "1.mlp.experts.base_layer": (2 * EXPERT_WIDTH, WIDTH),
+    LAYERS + "1.mlp.experts": (WIDTH, EXPERT_WIDTH),
+    LAYERS + "2.mlp.experts": (2 * EXPERT_WIDTH, WIDTH),
+}
 MODULES = [LAYERS + "0.linear_attn.in_proj_qkvz", LAYERS + "1.linear_attn.in_proj_ba",
            LAYERS + "2.linear_attn.out_proj", "self_attn.q_proj", "self_attn.o_proj"]
-PARAMETERS = [LAYERS + "0.mlp.shared_expert.gate_proj.weight", LAYERS + "3.mlp.shared_expert.down_proj.weight"]
+PARAMETERS = [LAYERS + "0.mlp.shared_expert.gate_proj.weight", LAYERS + "3.mlp.shared_expert.down_proj.weight",
+              LAYERS + "1.mlp.experts.gate_up_proj", LAYERS + "1.mlp.experts.down_proj",
+              LAYERS + "2.mlp.experts.gate_up_proj"]
 CONFIG = {
     "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "folder", "bias": "none",
     "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True, "layers_pattern": None,
-    "lora_alpha": 7.5, "lora_dropout": 0.0, "modules_to_save": None, "r": RANK, "rank_pattern": {},
-    "alpha_pattern": {".*\\.gate_up_proj": 15}, "target_modules": MODULES, "target_parameters": PARAMETERS, "use_dora": False, "use_rslora": False,
+    "lora_alpha": ALPHA, "lora_dropout": 0.0, "modules_to_save": None, "r": RANK, "rank_pattern": {},
+    "alpha_pattern": {".*\\.x_proj": 15}, "target_modules": MODULES, "target_parameters": PARAMETERS, "use_dora": False, "use_rslora": False,
 }
 
 
@@ -43,6 +52,9 @@ def write(folder, wrong):
     for projection, (out, width) in PROJECTIONS.items():
         tensors[f"{PREFIX}{projection}.lora_A.weight"] = [RANK, width]
         tensors[f"{PREFIX}{projection}.lora_B.weight"] = [out, RANK]
+    for projection, (out, width) in STACKED.items():
+        tensors[f"{PREFIX}{projection}.lora_A.weight"] = [EXPERTS * RANK, width]
+        tensors[f"{PREFIX}{projection}.lora_B.weight"] = [out, RANK * EXPERTS]
     q_proj = PREFIX + LAYERS + "3.self_attn.q_proj"
     if wrong == "half":
         del tensors[q_proj + ".lora_B.weight"]
@@ -60,20 +72,68 @@ def write(folder, wrong):
     (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
 
 
-def read(folder):
-    data = (folder / "adapter_model.safetensors").read_bytes()
+def tensors_of(path):
+    data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8:8 + length])
     header.pop("__metadata__", None)
-    tensors = {name: (entry["dtype"], entry["shape"], data[8 + length:][slice(*entry["data_offsets"])])
-               for name, entry in header.items()}
+    return {name: (entry["dtype"], entry["shape"], data[8 + length:][slice(*entry["data_offsets"])])
+            for name, entry in header.items()}
+
+
+def read(folder):
+    tensors = tensors_of(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     return tensors, {key: config[key] for key in ("peft_type", "r", "lora_alpha", "use_rslora", "bias", "task_type",
                                                   "base_model_name_or_path")}, [sorted(config[key]) for key in ("target_modules", "target_parameters")]
 
 
+def matrix(tensor):
+    dtype, (rows, columns), data = tensor
+    numbers = struct.unpack(f"<{rows * columns}{'d' if dtype == 'F64' else 'f'}", data)
+    return [numbers[row * columns:(row + 1) * columns] for row in range(rows)]
+
+
+def pairs(factors):
+    """(weight, A, B) of each projection, and of each expert: of B it has every EXPERTS-th column."""
+    def of(name):
+        return [matrix(factors[f"{PREFIX}{name}.lora_{half}.weight"]) for half in "AB"]
+    for projection in PROJECTIONS:
+        yield (projection + ".weight", *of(projection))
+    for projection, (out, _) in STACKED.items():
+        a, b = of(projection)
+        experts = projection.removesuffix(".base_layer")
+        for expert in range(EXPERTS):
+            own_a = a[expert * RANK:(expert + 1) * RANK]
+            own_b = [row[expert::EXPERTS] for row in b]
+            if out == WIDTH:
+                yield f"{experts}.{expert}.down_proj.weight", own_a, own_b
+            else:
+                yield f"{experts}.{expert}.gate_proj.weight", own_a, own_b[:EXPERT_WIDTH]
+                yield f"{experts}.{expert}.up_proj.weight", own_a, own_b[EXPERT_WIDTH:]
+
+
+def check_merged(factors, base, merged):
+    """Sums of RANK products below 1 and the weight in double, each in another order."""
+    changed = {}
+    for name, a, b in pairs(factors):
+        changed[name] = [[w + ALPHA / RANK * sum(b[o][r] * a[r][i] for r in range(RANK)) for i, w in enumerate(row)]
+                         for o, row in enumerate(matrix(base[name]))]
+    for name, tensor in merged.items():
+        if len(tensor[1]) != 2:
+            continue
+        for row, expected in zip(matrix(tensor), changed.get(name, matrix(base[name]))):
+            for x, y in zip(row, expected):
+                if not abs(x - y) <= (8 * 2.0 ** -53 * (1 + abs(y)) if name in changed else 0):
+                    sys.exit(f"{name}: {x} and {y}")
+
+
 if __name__ == "__main__":
     paths = [pathlib.Path(argument) for argument in sys.argv[1:]]
+    if len(paths) == 3:
+        check_merged(*(tensors_of(path) for path in (paths[0] / "adapter_model.safetensors",
+                                                     paths[1] / "model.safetensors", paths[2] / "model.safetensors")))
+        sys.exit()
     if len(paths) == 2 and paths[1].is_dir():
         sys.exit(read(paths[0]) != read(paths[1]))
     write(paths[0], sys.argv[2] if len(paths) == 2 else "")

@@ -49,6 +49,7 @@ expect_bytes 4 parallel.tensor=2 parallel.pipeline=2 parallel.chunks=2
 # Of adapters alone; the vocabulary's gradient goes nowhere, nor do rows for the gradients of experts.
 expect_bytes 2 fine_tune.lora.r=2 fine_tune.lora.target_modules=all-linear
 expect_bytes 4 parallel.tensor=2 parallel.expert=4 fine_tune.lora.r=2 fine_tune.lora.target_modules=all-linear
+expect_bytes 2 parallel.expert=2 fine_tune.lora.r=2 'fine_tune.lora.target_parameters=[gate_up_proj]'
 
 $QNEXT_MPIRUN -n 2 "$QNEXT" bench machine "$QNEXT_SOURCE/inputs/tiny.yaml" >machine.yaml || fail "bench machine"
 grep -q '^measured: {backend: [a-z]*, ranks: 2, ' machine.yaml || fail "no machine file: $(cat machine.yaml)"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/fine_tune_section.hpp"
 #include "layers/adamw.hpp"
+#include "layers/expert_projection.hpp"
 #include "layers/linear.hpp"
 #include "tests/model_support.hpp"
 
@@ -82,6 +83,21 @@ struct Case {
   Tensor<Storage, 2> inputs() const { return test::to_device<Storage>(x, n.T, n.in); }
   Tensor<Storage, 2> gradients() const { return test::to_device<Storage>(dy, n.T, n.out); }
 
+  struct Definition {
+    Numbers y, dx, da, db;
+  };
+  Definition definition() const {
+    const double scale = 1.5;
+    const auto u = scaled(product(n.T, n.in, n.rank, x, false, a, true), scale);
+    const auto v = scaled(product(n.T, n.out, n.rank, dy, false, b, false), scale);
+    return {.y = sum(product(n.T, n.in, n.out, x, false, w, true),
+                     product(n.T, n.rank, n.out, u, false, b, true)),
+            .dx = sum(product(n.T, n.out, n.in, dy, false, w, false),
+                      product(n.T, n.rank, n.in, v, false, a, false)),
+            .da = product(n.rank, n.T, n.in, v, true, x, false),
+            .db = product(n.out, n.T, n.rank, dy, true, u, false)};
+  }
+
   // All numbers are below 1 and scale is 3/2, so that a sum of K products and one of r times L
   // products is below K + 1.5 r L; each of them is off by at most (K + r + L + 4) roundings of the
   // sums. bf16 rounds the small product and its scaling too, each r L terms, and what is stored.
@@ -101,33 +117,23 @@ class AdapterProducts : public testing::TestWithParam<Extents> {};
 template <class Storage>
 void expect_definition(const Extents& n) {
   const Case<Storage> c(n);
-  const double scale = 1.5;
-  const auto u = scaled(product(n.T, n.in, n.rank, c.x, false, c.a, true), scale);
-  const auto v = scaled(product(n.T, n.out, n.rank, c.dy, false, c.b, false), scale);
+  const auto expected = c.definition();
 
   const auto y = test::nan_tensor<Storage>(n.T, n.out);
   c.linear->template forward<Storage>(Exec{}, c.inputs(), y, c.low());
-  c.expect_near(test::to_host(y),
-                sum(product(n.T, n.in, n.out, c.x, false, c.w, true),
-                    product(n.T, n.rank, n.out, u, false, c.b, true)),
-                n.in, n.in);
+  c.expect_near(test::to_host(y), expected.y, n.in, n.in);
 
   const auto dx = test::nan_tensor<Storage>(n.T, n.in);
   c.linear->backward_input(Exec{}, c.gradients(), dx, c.low());
-  c.expect_near(test::to_host(dx),
-                sum(product(n.T, n.out, n.in, c.dy, false, c.w, false),
-                    product(n.T, n.rank, n.in, v, false, c.a, false)),
-                n.out, n.out);
+  c.expect_near(test::to_host(dx), expected.dx, n.out, n.out);
 
   c.table.zero_gradients(Exec{});
   c.linear->backward_weight(Exec{}, c.gradients(), c.inputs(), c.low());
   const auto gradient = [&](const char* name) {
     return test::to_host(c.table.template gradients<Accum<Storage>>(*c.table.find(name)));
   };
-  c.expect_near(gradient("x.y_proj.lora_A.weight"), product(n.rank, n.T, n.in, v, true, c.x, false),
-                0, n.T * n.out);
-  c.expect_near(gradient("x.y_proj.lora_B.weight"),
-                product(n.out, n.T, n.rank, c.dy, true, u, false), 0, n.T * n.in);
+  c.expect_near(gradient("x.y_proj.lora_A.weight"), expected.da, 0, n.T * n.out);
+  c.expect_near(gradient("x.y_proj.lora_B.weight"), expected.db, 0, n.T * n.in);
 }
 
 TEST_P(AdapterProducts, EqualTheDefinitionInDouble) {
@@ -143,6 +149,91 @@ TEST_P(AdapterProducts, EqualTheDefinitionInBf16) {
 INSTANTIATE_TEST_SUITE_P(Shapes, AdapterProducts,
                          testing::Values(Extents{1, 8, 5, 1}, Extents{37, 48, 33, 3},
                                          Extents{130, 31, 64, 8}));
+
+struct Rows {
+  Extents n;
+  std::vector<int> offset;  // of each expert, and behind the last
+};
+
+// One expert after the other as a projection of its own; rows behind the last stay as they were.
+template <class Storage>
+void expect_each_expert(const Rows& rows) {
+  using Real = Accum<Storage>;
+  const Extents& n = rows.n;
+  const int E = static_cast<int>(rows.offset.size()) - 1;
+  const int used = rows.offset.back();
+  ParameterTable table;
+  table.begin_adapters({.rank = n.rank, .alpha = 1.5 * n.rank, .targets = {"experts.y_proj"}});
+  const ExpertProjection<Storage> projection(
+      table, {.name = "x.experts.y_proj", .shard = Shard::whole({E, n.out, n.in})});
+  table.lay_out();
+  const auto set = [&](const Parameter& row, int seed) {
+    const auto values = test::rounded<Storage>(test::uniform(row.elements(), -1.0, 1.0, seed));
+    Kokkos::deep_copy(table.values<Storage>(row), test::to_device<Storage>(values, values.size()));
+    return values;
+  };
+  const Parameter& of_w = *table.find("x.experts.y_proj");
+  const Parameter& of_a = *table.find("x.experts.y_proj.lora_A.weight");
+  const Parameter& of_b = *table.find("x.experts.y_proj.lora_B.weight");
+  const Numbers w = set(of_w, 1), a = set(of_a, 2), b = set(of_b, 3);
+  const Numbers x = test::rounded<Storage>(test::uniform(n.T * n.in, -1.0, 1.0, 4));
+  const Numbers dy = test::rounded<Storage>(test::uniform(n.T * n.out, -1.0, 1.0, 5));
+  const Tensor<int, 1> offset("offset", E + 1);
+  Kokkos::deep_copy(offset, HostTensor<const int, 1>(rows.offset.data(), rows.offset.size()));
+  const auto low = test::nan_tensor<Storage>(n.T, n.rank);
+  const auto inputs = test::to_device<Storage>(x, n.T, n.in);
+  const auto gradients = test::to_device<Storage>(dy, n.T, n.out);
+  const auto y = test::nan_tensor<Storage>(n.T, n.out), dx = test::nan_tensor<Storage>(n.T, n.in);
+  projection.forward(Exec{}, offset, inputs, y, low);
+  projection.backward_input(Exec{}, offset, gradients, dx, low);
+  table.zero_gradients(Exec{});
+  projection.backward_weight(Exec{}, offset, gradients, inputs, low);
+  EXPECT_TRUE(projection.trained());
+  const Numbers all_y = test::to_host(y), all_dx = test::to_host(dx);
+  const Numbers da = test::to_host(table.gradients<Real>(of_a));
+  const Numbers db = test::to_host(table.gradients<Real>(of_b));
+  const auto part = [](const Numbers& all, int first, int count, int width) {
+    return Numbers(all.begin() + std::int64_t{first} * width,
+                   all.begin() + std::int64_t{first + count} * width);
+  };
+  for (int e = 0; e < E; ++e) {
+    SCOPED_TRACE(testing::Message() << "expert " << e);
+    const int first = rows.offset[e], count = rows.offset[e + 1] - first;
+    Case<Storage> alone({std::max(count, 1), n.in, n.out, n.rank});
+    alone.n.T = count;
+    alone.w = part(w, e * n.out, n.out, n.in);
+    alone.a = part(a, e * n.rank, n.rank, n.in);
+    alone.b = part(b, e * n.out, n.out, n.rank);
+    alone.x = part(x, first, count, n.in);
+    alone.dy = part(dy, first, count, n.out);
+    const auto expected = alone.definition();
+    alone.expect_near(part(all_y, first, count, n.out), expected.y, n.in, n.in);
+    alone.expect_near(part(all_dx, first, count, n.in), expected.dx, n.out, n.out);
+    alone.expect_near(part(da, e * n.rank, n.rank, n.in), expected.da, 0, count * n.out);
+    alone.expect_near(part(db, e * n.out, n.out, n.rank), expected.db, 0, count * n.in);
+  }
+  for (const double behind : part(all_y, used, n.T - used, n.out)) {
+    EXPECT_TRUE(std::isnan(behind));
+  }
+}
+
+class ExpertAdapters : public testing::TestWithParam<Rows> {};
+
+TEST_P(ExpertAdapters, AreThoseOfEachExpertAloneInDouble) {
+  expect_each_expert<double>(GetParam());
+}
+TEST_P(ExpertAdapters, AreThoseOfEachExpertAloneInFloat) {
+  expect_each_expert<float>(GetParam());
+}
+TEST_P(ExpertAdapters, AreThoseOfEachExpertAloneInBf16) {
+  expect_each_expert<bf16>(GetParam());
+}
+
+// Experts without rows and with one, rows of no expert, widths that are no multiple of a tile.
+INSTANTIATE_TEST_SUITE_P(Shapes, ExpertAdapters,
+                         testing::Values(Rows{{1, 8, 5, 1}, {0, 1}},
+                                         Rows{{40, 33, 48, 3}, {0, 0, 17, 18, 37}},
+                                         Rows{{130, 31, 64, 8}, {0, 70, 70, 130}}));
 
 // What PEFT starts with: A uniform within 1 / sqrt(in), B zero; the base model comes out, bit for
 // bit, and the frozen weight has no memory but its own.
@@ -173,7 +264,8 @@ TEST(Adapter, StartsAsTheBaseModel) {
     if (row.name.ends_with("lora_B.weight")) {
       EXPECT_EQ(largest, 0.0) << row.name;
     } else {
-      const double width = 1.0 / std::sqrt(static_cast<double>(row.shard.global_extent[1]));
+      const auto in = row.shard.global_extent[row.shard.rank - 1];
+      const double width = 1.0 / std::sqrt(static_cast<double>(in));
       EXPECT_LE(largest, width) << row.name;
       EXPECT_GT(largest, 0.8 * width) << row.name;  // of 32 numbers or more: misses 1 in 1000
     }
@@ -212,9 +304,14 @@ TEST(Adapter, TargetsAreLastWordsOfNames) {
   EXPECT_TRUE(config.targets_weight("model.layers.2.mlp.up_proj.weight"));
   EXPECT_FALSE(config.targets_weight("model.layers.12.mlp.up_proj.weight"));
   EXPECT_FALSE(config.targets_weight("model.layers.3.self_attn.xq_proj.weight"));
+  EXPECT_FALSE(config.targets_weight("model.layers.2.mlp.experts.up_proj"));
   EXPECT_FALSE(config.targets_weight("mtp.layers.0.self_attn.q_proj.weight"));
   EXPECT_FALSE(AdapterConfig{.targets = config.targets}.targets_weight("q_proj.weight"));
   EXPECT_EQ(config.scale(), 1.5);
+  const AdapterConfig stacked{.rank = 1, .targets = {"down_proj", "experts.gate_up_proj"}};
+  EXPECT_TRUE(stacked.targets_weight("model.layers.0.mlp.experts.gate_up_proj"));
+  EXPECT_FALSE(stacked.targets_weight("model.layers.0.mlp.experts.down_proj"));
+  EXPECT_TRUE(stacked.targets_weight("model.layers.0.mlp.shared_expert.down_proj.weight"));
   EXPECT_EQ((AdapterConfig{.rank = 4, .alpha = 6.0, .rank_stabilised = true}.scale()), 3.0);
 }
 

@@ -95,7 +95,6 @@ TEST(BrokenPromises, OfProducts) {
 }
 
 TEST(BrokenPromises, OfAdapters) {
-  expect_sentence("a.bias: is the weight of no projection", [] { projection_of("a.bias"); });
   ParameterTable table, other;
   table.begin_adapters({.rank = 2, .targets = {"a"}});
   const Linear<float> linear(table, {}, {.name = "a.weight", .shard = Shard::whole({3, 5})});

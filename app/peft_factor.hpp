@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/parameter.hpp"
+#include "io/safetensors.hpp"
+#include "layers/model.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+// Where the factors of an adapter stand in a file of PEFT. Those of a layer's experts are there in
+// two matrices: of E experts with a rank of r
+//
+//     A (E r, in)    from (E, r, in), as they are,
+//     B (out, r E)   from (E, out, r): the expert is the last index, the rank the one before it.
+//
+// They are named after the module of the experts, the wrapper of `down_proj`; where that has
+// adapters too, those of `gate_up_proj` are of the layer inside of it.
+namespace qnext {
+
+/// A factor as the file has it.
+struct PeftFactor {
+  std::string name;
+  std::vector<std::int64_t> extents;
+  bool experts_last;  // B of stacked experts
+};
+
+PeftFactor peft_factor(const Parameter& row, const AdapterConfig& adapters);
+
+/// What the names of the factors of a projection begin with in this file, if they are there.
+std::string peft_prefix(const SafetensorsFile& file, const ModelConfig& model,
+                        const std::string& projection);
+
+/// The numbers of B of stacked experts, (E, out, r), from (out, r, E), or back.
+std::vector<std::byte> experts_first(const Parameter& row, std::span<const std::byte> bytes);
+std::vector<std::byte> experts_last(const Parameter& row, std::span<const std::byte> bytes);
+
+}  // namespace qnext
