@@ -44,8 +44,16 @@ one, four = (json.load(open(name)) for name in ("perplexity.json", "perplexity_o
 # A thousand roundings of 1e-16 in each logit at most.
 assert one["tokens"] == four["tokens"] and abs(one["loss"] - four["loss"]) < 1e-12 * one["loss"]
 PYTHON
-expect_status 0 on 2 "$QNEXT" evaluate logits run prompts.jsonl --write logits_on.jsonl parallel.data=2
-[ "$(wc -l <logits_on.jsonl)" -eq 3 ] || fail "more than one rank writes"
+# Prompts are dealt out to data ranks, three to two of them and to three, and written in their order by the first.
+expect_status 0 "$QNEXT" evaluate logits run prompts.jsonl --write logits_one.jsonl
+write_on() {  # RANKS DEGREES
+  expect_status 0 on "$1" "$QNEXT" evaluate logits run prompts.jsonl --write logits_on.jsonl "${@:2}"
+  cmp logits_one.jsonl logits_on.jsonl || fail "$*: other logits are written"
+}
+write_on 2 parallel.data=2
+write_on 2 parallel.expert=2
+write_on 3
+write_on 4 parallel.data=2 parallel.pipeline=2
 
 # The same with an adapter beside a folder.
 tiny run.precision=double run.steps=4 model.init=run output.folder=adapted \
