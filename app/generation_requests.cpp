@@ -143,8 +143,7 @@ GenerationRequest request_of(const GenerateOptions& o, const TokenText& text,
   request.stop_tokens = o.stop_tokens;
   request.stop_texts = o.stop;
   if (!o.ignore_end) {
-    const auto ends = end_tokens(source);
-    request.stop_tokens.insert(request.stop_tokens.end(), ends.begin(), ends.end());
+    request.end_tokens = end_tokens(source);
   }
   const Checks checks("");
   checks.settings(request);
