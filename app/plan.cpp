@@ -5,6 +5,7 @@
 #include "app/layouts.hpp"
 #include "app/memory_plan.hpp"
 #include "app/run_config.hpp"
+#include "app/run_data.hpp"
 #include "app/run_log.hpp"
 #include "app/step_prediction.hpp"
 #include "io/deck.hpp"
@@ -91,7 +92,7 @@ struct Pieces {
 // Activations have room for the documents that the data hold, if the data are here.
 Pieces documents_of(const RunConfig& config) {
   try {
-    return {most_documents(config), ""};
+    return {RunData(config).most_documents(), ""};
   } catch (const InputError& error) {
     return {1, fmt::format("planned for one document a sequence: {}\n", error.what())};
   }

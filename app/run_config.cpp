@@ -283,14 +283,6 @@ MicrobatchShape RunConfig::shape(int documents) const {
   return shape;
 }
 
-int most_documents(const RunConfig& config) {
-  int most = TokenStream(config.training_stream()).most_documents();
-  if (config.data.evaluates()) {
-    most = std::max(most, EvaluationStream(config.evaluation_stream()).most_documents());
-  }
-  return most;
-}
-
 Machine machine_of(const RunConfig& config) {
   return config.machine.empty() ? Machine::typical() : Machine::read(config.machine);
 }

@@ -138,9 +138,6 @@ struct RunConfig {
   MicrobatchShape shape(int documents = 1) const;
 };
 
-/// Pieces of documents that a sequence of training or evaluation holds at most. Opens the data.
-int most_documents(const RunConfig& config);
-
 /// The rates that a plan of this run goes by.
 Machine machine_of(const RunConfig& config);
 

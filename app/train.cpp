@@ -8,6 +8,7 @@
 #include "app/process_memory.hpp"
 #include "app/processor.hpp"
 #include "app/run_config.hpp"
+#include "app/run_data.hpp"
 #include "app/run_folder.hpp"
 #include "app/run_log.hpp"
 #include "app/trainer.hpp"
@@ -34,13 +35,14 @@ namespace {
 struct TrainAs {
   const RunConfig& config;
   const Deck& deck;
+  const RunData& data;
   const RunFolder& folder;
   RunLog& log;
   const ProcessGrid& grid;
 
   template <class Storage>
   Status operator()() const {
-    return Trainer<Storage>(config, deck, folder, log, grid).run();
+    return Trainer<Storage>(config, deck, data, folder, log, grid).run();
   }
 };
 
@@ -155,7 +157,8 @@ Status train(const TrainOptions& options, const Communicator& world) {
   const RunFolder folder(config.output.folder);
   RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
-  const int documents = most_documents(config);
+  const RunData data(config);
+  const int documents = data.most_documents();
   if (config.chooses_layout) {
     choose_and_log_layout(config, world.ranks(), documents, log);
   }
@@ -178,7 +181,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   }
   const std::int64_t at_start = resident_bytes();
   const Status status =
-      with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
+      with_storage(config.run.precision, TrainAs{config, deck, data, folder, log, grid});
   log_memory(planned, at_start, world, log);
   if (options.profile) {
     Profile::stop();

@@ -125,7 +125,10 @@ TEST_F(GenerationRequests, OfTheCommandLineAreRefusedByOption) {
   EXPECT_EQ(message(wrong), "--min-p -1: must be from 0 to 1");
   wrong = options;
   wrong.context = 0;
-  EXPECT_EQ(message(wrong), "--context 0: must be positive");
+  EXPECT_EQ(message(wrong), "--context 0: must be from 1 to 2^30 tokens");
+  wrong = options;
+  wrong.length = (1 << 30) + 1;
+  EXPECT_EQ(message(wrong), "--length 1073741825: must be at most 2^30 tokens");
 }
 
 TEST_F(GenerationRequests, EndTokensComeFromGenerationConfigFirst) {
