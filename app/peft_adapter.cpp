@@ -120,6 +120,47 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
   return found;
 }
 
+/// A factor as the table has it: its numbers in the order of the row.
+struct TakenFactor {
+  std::string name;
+  SafeTensor tensor;
+  std::vector<std::byte> ordered;  // its bytes, where the file has another order
+
+  TakenFactor(const SafetensorsFile& file, const Parameter& row, const AdapterConfig& adapters) {
+    const PeftFactor factor = peft_factor(row, adapters);
+    name = factor.name;
+    const auto found = file.tensors().find(name);
+    if (found == file.tensors().end()) {
+      throw InputError(file.path() + ": " + name + " is not there");
+    }
+    tensor = found->second;
+    if (tensor.extents != factor.extents) {
+      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
+                                   name, fmt::join(tensor.extents, ", "),
+                                   fmt::join(factor.extents, ", ")));
+    }
+    format_of(tensor, name);  // refuses what is no floating-point number
+    if (factor.experts_last) {
+      ordered = experts_first(row, tensor.bytes);
+      tensor.bytes = ordered;
+    }
+  }
+  TakenFactor(const TakenFactor&) = delete;
+  TakenFactor& operator=(const TakenFactor&) = delete;
+};
+
+// Before a model of that rank takes memory.
+void check_extents(const SafetensorsFile& file, const AdapterConfig& adapters, ModelConfig model) {
+  model.adapters = adapters;
+  ParameterTable table;
+  const Model<float> registered(model, ProcessGrid{}, table);
+  for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      const TakenFactor taken(file, row, adapters);
+    }
+  }
+}
+
 // Each pattern matches last words of names, as PEFT has it.
 void check_alpha_pattern(const Json* patterns, const std::vector<std::string>& projections,
                          const std::string& where) {
@@ -163,7 +204,9 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
   const Json* const stabilised = config.find("use_rslora");
   adapters.rank_stabilised =
       stabilised != nullptr && !stabilised->is_null() && stabilised->boolean(where("use_rslora"));
-  adapters.targets = projections_in(SafetensorsFile(weights_of(folder)), model, adapters.rank);
+  const SafetensorsFile file(weights_of(folder));
+  adapters.targets = projections_in(file, model, adapters.rank);
+  check_extents(file, adapters, model);
   check_alpha_pattern(config.find("alpha_pattern"), adapters.targets, where("alpha_pattern"));
   return adapters;
 }
@@ -175,25 +218,26 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
     if (!row.of_adapter) {
       continue;
     }
-    const PeftFactor factor = peft_factor(row, table.adapters());
-    const HuggingFaceTensor source = {factor.name, factor.extents, {{}, row.shard.global_extent}};
-    const auto found = file.tensors().find(source.name);
-    if (found == file.tensors().end()) {
-      throw InputError(file.path() + ": " + source.name + " is not there");
-    }
-    SafeTensor tensor = found->second;
-    if (tensor.extents != source.extents) {
-      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
-                                   source.name, fmt::join(tensor.extents, ", "),
-                                   fmt::join(source.extents, ", ")));
-    }
-    std::vector<std::byte> ordered;
-    if (factor.experts_last) {
-      ordered = experts_first(row, tensor.bytes);
-      tensor.bytes = ordered;
-    }
-    fill_row(table, row, {source}, [&](const std::string&) -> const SafeTensor& { return tensor; });
+    const TakenFactor factor(file, row, table.adapters());
+    const HuggingFaceTensor source = {
+        factor.name, factor.tensor.extents, {{}, row.shard.global_extent}};
+    fill_row(table, row, {source},
+             [&](const std::string&) -> const SafeTensor& { return factor.tensor; });
   }
+}
+
+AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table) {
+  const SafetensorsFile file(weights_of(folder));
+  std::map<std::string, std::vector<double>> factors;
+  for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      const TakenFactor factor(file, row, table.adapters());
+      auto& numbers = factors[row.name];
+      numbers.resize(static_cast<std::size_t>(factor.tensor.elements()));
+      convert_elements(factor.tensor, factor.name, 0, factor.tensor.elements(), numbers.data());
+    }
+  }
+  return {table.adapters(), std::move(factors)};
 }
 
 namespace {
@@ -303,7 +347,7 @@ std::string base_of(const std::string& checkpoint) {
 ExportedAdapter export_peft(const std::string& checkpoint, const std::string& folder) {
   const ModelSource source = find_model(checkpoint, {}, "");
   if (!source.model.adapters.any()) {
-    throw InputError(checkpoint + ": has no adapters; without --adapter the model is written");
+    throw InputError(checkpoint + ": has no adapters; without --adapter-only the model is written");
   }
   FolderPart part(folder);
   const ExportedAdapter exported =

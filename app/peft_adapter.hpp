@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "app/adapter_factors.hpp"
 #include "core/parameter.hpp"
 #include "layers/model.hpp"
 
@@ -18,6 +19,9 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
 
 /// Fills the adapters of a table with those of a folder, converted to its types.
 void import_peft(const std::string& folder, const ParameterTable& table);
+
+/// The adapters of a folder for a table that need not be laid out.
+AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table);
 
 struct ExportedAdapter {
   std::int64_t tensors = 0;
