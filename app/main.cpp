@@ -2,6 +2,7 @@
 #include "app/commands.hpp"
 #include "app/options.hpp"
 #include "app/processor.hpp"
+#include "app/signals.hpp"
 #include "core/out_of_memory.hpp"
 #include "core/profile.hpp"
 #include "core/require.hpp"
@@ -88,6 +89,7 @@ Status run(int argc, char** argv, const Runtime& runtime) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ignore_file_size_signal();
   start_hdf5();
   const Runtime runtime(argc, argv);
   try {

@@ -27,7 +27,9 @@ SignalGuard::SignalGuard() {
   for (const int kind : kinds) {
     sigaction(kind, &action, nullptr);
   }
-  // A limit on the size of files is an error of the write that meets it, not the end of the run.
+}
+
+void ignore_file_size_signal() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 

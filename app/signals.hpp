@@ -16,6 +16,10 @@ class SignalGuard {
   int received() const;
 };
 
+/// From here on a limit on the size of files is an error of the write that meets it, not the end of
+/// the program.
+void ignore_file_size_signal();
+
 /// "SIGTERM"
 const char* name_of_signal(int signal);
 

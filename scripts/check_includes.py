@@ -36,8 +36,6 @@ WALLED = {
     "cublas": {"core/matmul"},
     "hipblas": {"core/matmul"},
     "rocblas": {"core/matmul"},
-    "KokkosBatched": {"core/matmul"},
-    "KokkosSparse": {"core/matmul"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

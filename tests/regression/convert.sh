@@ -31,6 +31,16 @@ expect_text "model.h5: is there already; it is not replaced"
 expect_status 2 "$QNEXT" convert missing model.h5
 expect_text "missing: there is no such file or folder"
 
+# A file that may not grow as wanted is an error of its name, and leaves nothing that looks whole.
+(
+  ulimit -f 16
+  expect_status 3 "$QNEXT" convert "$golden/tiny/hf" limited.h5
+  expect_text "limited.h5"
+  expect_status 3 "$QNEXT" convert model.h5 limited
+  expect_text "limited"
+)
+[ ! -e limited.h5 ] && [ ! -e limited ] || fail "half a model is there"
+
 # A folder is taken wherever a checkpoint is: they are the same model.
 rm -f model.h5
 "$QNEXT" convert "$golden/tiny/hf_released" model.h5 >/dev/null
