@@ -100,7 +100,7 @@ std::vector<SafetensorsWriter::Entry> entries_of(const ParameterTable& table,
 /// merged into their weights.
 class Export {
  public:
-  Export(const Targets& targets, const AdapterFactors& adapters, SafetensorsWriter& writer)
+  Export(const Targets& targets, AdapterFactors& adapters, SafetensorsWriter& writer)
       : targets_(targets), adapters_(adapters), writer_(writer) {}
 
   void operator()(const Parameter& row, std::int64_t begin, std::span<const std::byte> bytes) {
@@ -148,7 +148,7 @@ class Export {
   }
 
   const Targets& targets_;
-  const AdapterFactors& adapters_;
+  AdapterFactors& adapters_;
   SafetensorsWriter& writer_;
   std::vector<std::byte> converted_;
   std::vector<double> merged_;
@@ -238,7 +238,7 @@ struct ExportAs {
         });
     const std::string dtype = dtype_named(usual_format(entries));
     SafetensorsWriter writer(folder, entries, settings.shard_bytes);
-    const AdapterFactors adapters = factors_of(source.weights, table);
+    AdapterFactors adapters = factors_of(source.weights, table);
     Export taker(targets, adapters, writer);
     const auto remarks = read_weights(source.weights, table, std::ref(taker));
     write_texts(folder, source, origin, dtype, as_kept);

@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <memory>
 #include <set>
 
 namespace qnext {
@@ -227,17 +228,14 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
 }
 
 AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table) {
-  const SafetensorsFile file(weights_of(folder));
-  std::map<std::string, std::vector<double>> factors;
-  for (const Parameter& row : table.rows()) {
-    if (row.of_adapter) {
-      const TakenFactor factor(file, row, table.adapters());
-      auto& numbers = factors[row.name];
-      numbers.resize(static_cast<std::size_t>(factor.tensor.elements()));
-      convert_elements(factor.tensor, factor.name, 0, factor.tensor.elements(), numbers.data());
-    }
-  }
-  return {table.adapters(), std::move(factors)};
+  const auto file = std::make_shared<const SafetensorsFile>(weights_of(folder));
+  return {table, [file, &table](const Parameter& row) {
+            const TakenFactor factor(*file, row, table.adapters());
+            std::vector<double> numbers(static_cast<std::size_t>(factor.tensor.elements()));
+            convert_elements(factor.tensor, factor.name, 0, factor.tensor.elements(),
+                             numbers.data());
+            return numbers;
+          }};
 }
 
 namespace {
