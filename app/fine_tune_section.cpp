@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* all_linear = "all-linear";
 constexpr const char* experts = "experts.";
+constexpr const char* lm_head = "lm_head";
 
 // The last word of the name, or two of stacked experts.
 std::string last_words(const std::string& projection) {
@@ -33,10 +34,12 @@ std::vector<std::string> projection_words(const std::vector<std::string>& projec
   return words;
 }
 
-// Those that are linear modules of transformers, which the word stands for.
+// Those that are linear modules of transformers and not the head, which the word stands for.
 std::vector<std::string> linear_words(const ModelConfig& model) {
   std::vector<std::string> projections = adapter_projections(model);
-  std::erase_if(projections, [](const std::string& each) { return weight_of(each) == each; });
+  std::erase_if(projections, [](const std::string& each) {
+    return weight_of(each) == each || each.ends_with(".mlp.gate") || each == lm_head;
+  });
   return projection_words(projections);
 }
 
@@ -65,10 +68,8 @@ std::vector<std::string> read_parameters(const Section& lora, const ModelConfig&
   constexpr const char* key = "target_parameters";
   auto targets = lora.get<std::vector<std::string>>(key, {});
   for (std::string& target : targets) {
-    target = projection_of(target);
-    if (target.find('.') == target.npos) {
-      target = experts + target;
-    }
+    const bool stacked = target.find('.') == target.npos;
+    target = stacked ? experts + target : projection_of(target);
   }
   check_known(lora, key, targets, model);
   return targets;
@@ -122,10 +123,15 @@ std::vector<std::string> adapter_projections(const ModelConfig& model) {
       add("mlp", {"gate_proj", "up_proj", "down_proj"});
       continue;
     }
+    add("mlp", {"gate"});
     add("mlp.experts", {"gate_up_proj", "down_proj"});
     if (model.layer.experts.shared_width > 0) {
       add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
+      add("mlp", {"shared_expert_gate"});
     }
+  }
+  if (!model.tied_head) {
+    projections.push_back(lm_head);
   }
   return projections;
 }
@@ -141,6 +147,9 @@ std::vector<std::string> adapted_projections(const AdapterConfig& adapters,
 std::string unknown_target(const std::vector<std::string>& targets, const ModelConfig& model) {
   const auto projections = adapter_projections(model);
   for (const std::string& target : targets) {
+    if (target == lm_head && model.tied_head) {
+      return "lm_head is the embedding of this model, which takes no adapter";
+    }
     const AdapterConfig one{.rank = 1, .targets = {target}};
     if (std::none_of(projections.begin(), projections.end(), [&](const std::string& projection) {
           return one.targets_weight(weight_of(projection));

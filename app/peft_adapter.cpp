@@ -110,6 +110,7 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
     }
     left.erase(a);
     left.erase(b);
+    left.erase(projection == "lm_head" ? peft_head : "");
     found.push_back(projection);
   }
   if (!left.empty() || found.empty()) {
@@ -118,6 +119,14 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
         left.size(), file.tensors().size(), left.empty() ? "" : ", the first is " + *left.begin()));
   }
   return found;
+}
+
+void check_extents(const SafetensorsFile& file, const SafeTensor& tensor, const std::string& name,
+                   const std::vector<std::int64_t>& wanted) {
+  if (tensor.extents != wanted) {
+    throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(), name,
+                                 fmt::join(tensor.extents, ", "), fmt::join(wanted, ", ")));
+  }
 }
 
 // Each pattern matches last words of names, as PEFT has it.
@@ -168,10 +177,29 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
   return adapters;
 }
 
+namespace {
+
+// The file's take the place of the folder's, as PEFT has it: they are the same unless it says so.
+void import_head(const SafetensorsFile& file, const ParameterTable& table, const Parameter& row) {
+  const auto found = file.tensors().find(peft_head);
+  if (found == file.tensors().end()) {
+    return;
+  }
+  const auto& extent = row.shard.global_extent;
+  check_extents(file, found->second, peft_head, {extent[0], extent[1]});
+  fill_row(table, row, {{peft_head, {extent[0], extent[1]}, {{}, extent}}},
+           [&](const std::string&) -> const SafeTensor& { return found->second; });
+}
+
+}  // namespace
+
 void import_peft(const std::string& folder, const ParameterTable& table) {
   const SafetensorsFile file(weights_of(folder));
   fence(Exec{}, "import: the adapters are overwritten");
   for (const Parameter& row : table.rows()) {
+    if (row.name == "lm_head.weight") {
+      import_head(file, table, row);
+    }
     if (!row.of_adapter) {
       continue;
     }
@@ -182,11 +210,7 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
       throw InputError(file.path() + ": " + source.name + " is not there");
     }
     SafeTensor tensor = found->second;
-    if (tensor.extents != source.extents) {
-      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
-                                   source.name, fmt::join(tensor.extents, ", "),
-                                   fmt::join(source.extents, ", ")));
-    }
+    check_extents(file, tensor, source.name, source.extents);
     std::vector<std::byte> ordered;
     if (factor.experts_last) {
       ordered = experts_first(row, tensor.bytes);

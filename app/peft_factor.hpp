@@ -30,6 +30,9 @@ struct PeftFactor {
 
 PeftFactor peft_factor(const Parameter& row, const AdapterConfig& adapters);
 
+/// The head's weight, which PEFT puts beside the factors of an adapter of the head.
+inline constexpr const char* peft_head = "base_model.model.lm_head.base_layer.weight";
+
 /// What the names of the factors of a projection begin with in this file, if they are there.
 std::string peft_prefix(const SafetensorsFile& file, const ModelConfig& model,
                         const std::string& projection);

@@ -26,6 +26,8 @@ expect_status 0 "$QNEXT" convert taken merged
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter folder merged || fail "the merged weights are others"
 same_number "the adapter of a run" "$beside" "$(sum_of taken)" 0
 same_number "the merged folder" "$beside" "$(sum_of merged --precision double)" 1e-12
+python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" with_head head
+same_number "with the head's weight beside it" "$beside" "$(sum_of folder --adapter with_head --precision double)" 0
 without=$(sum_of folder --precision double)
 python3 -c "import sys; a, b = map(float, sys.argv[1:]); sys.exit(not abs(a - b) > 1e-6 * abs(a))" "$beside" "$without" ||
   fail "the adapter does nothing"
@@ -39,7 +41,7 @@ cmp written_folder written_merged || fail "the merged model writes another text"
 # What was read is written, number by number, beside a config that says the same.
 expect_status 0 take output.folder=copied
 expect_status 0 "$QNEXT" convert copied copy --adapter
-expect_text "tensors=20"
+expect_text "tensors=26"
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter copy || fail "the written adapter is another one"
 
 # A trained one is read again as what it is; another seed of an adapter of one's own is another start.
@@ -89,7 +91,8 @@ torn() {  # WAY MESSAGE: of adapter_model.safetensors
   expect_text "$2"
 }
 torn half 'adapter_model.safetensors: has one factor of model.layers.3.self_attn.q_proj and not the other'
-torn foreign '1 of its 21 tensors are no factors beside a projection of this model, the first is base_model.model.x'
+torn foreign '1 of its 27 tensors are no factors beside a projection of this model, the first is base_model.model.x'
+torn narrow_head 'base_model.model.lm_head.base_layer.weight: has the extents (400, 31), wanted are (400, 32)'
 torn wide 'base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight: has the extents (3, 31), wanted are (3, 32)'
 
 expect_status 2 tune fine_tune.lora.adapter=adapter fine_tune.lora.r=4 output.folder=refused

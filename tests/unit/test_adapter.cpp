@@ -297,6 +297,14 @@ TEST(Adapter, IsBesideEachProjectionThatThereIs) {
   EXPECT_EQ(found, std::set<std::string>(known.begin(), known.end()));
 }
 
+TEST(Adapter, IsNotBesideAHeadThatIsTheEmbedding) {
+  ModelConfig config = test::small_model_config();
+  EXPECT_EQ(unknown_target({"lm_head", "gate", "shared_expert_gate"}, config), "");
+  config.tied_head = true;
+  EXPECT_EQ(unknown_target({"lm_head"}, config),
+            "lm_head is the embedding of this model, which takes no adapter");
+}
+
 TEST(Adapter, TargetsAreLastWordsOfNames) {
   const AdapterConfig config{
       .rank = 4, .alpha = 6.0, .targets = {"q_proj", "layers.2.mlp.up_proj"}};
