@@ -15,6 +15,7 @@ namespace {
 constexpr const char* all_linear = "all-linear";
 constexpr const char* experts = "experts.";
 constexpr const char* lm_head = "lm_head";
+constexpr const char* mtp = "mtp.";
 
 // The last word of the name, or two of stacked experts.
 std::string last_words(const std::string& projection) {
@@ -22,10 +23,14 @@ std::string last_words(const std::string& projection) {
   return weight_of(projection) == projection ? experts + word : word;
 }
 
-// Those of the projections, each once, in the order of the model.
+// Those of the projections, each once, in the order of the model. The module for multi-token
+// prediction is left out, as it is in transformers.
 std::vector<std::string> projection_words(const std::vector<std::string>& projections) {
   std::vector<std::string> words;
   for (const std::string& projection : projections) {
+    if (projection.starts_with(mtp)) {
+      continue;
+    }
     const std::string word = last_words(projection);
     if (std::find(words.begin(), words.end(), word) == words.end()) {
       words.push_back(word);
@@ -92,6 +97,30 @@ std::vector<std::string> read_targets(const Section& lora, const ModelConfig& mo
   return targets;
 }
 
+void add_layer(const std::string& layer, Mixer mixer, Mlp mlp, bool shared_expert,
+               std::vector<std::string>& projections) {
+  const auto add = [&](const char* part, std::initializer_list<const char*> words) {
+    for (const char* const word : words) {
+      projections.push_back(layer + part + "." + word);
+    }
+  };
+  if (mixer == Mixer::attention) {
+    add("self_attn", {"q_proj", "k_proj", "v_proj", "o_proj"});
+  } else {
+    add("linear_attn", {"in_proj_qkvz", "in_proj_ba", "out_proj"});
+  }
+  if (mlp == Mlp::dense) {
+    add("mlp", {"gate_proj", "up_proj", "down_proj"});
+    return;
+  }
+  add("mlp", {"gate"});
+  add("mlp.experts", {"gate_up_proj", "down_proj"});
+  if (shared_expert) {
+    add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
+    add("mlp", {"shared_expert_gate"});
+  }
+}
+
 void check_folder(const Section& lora, const AdapterConfig& adapters, const AdapterConfig& folder,
                   const ModelConfig& model) {
   lora.check(adapters.rank == folder.rank, "r", fmt::format("the adapter has {}", folder.rank));
@@ -108,30 +137,16 @@ void check_folder(const Section& lora, const AdapterConfig& adapters, const Adap
 std::vector<std::string> adapter_projections(const ModelConfig& model) {
   std::vector<std::string> projections;
   for (int i = 0; i < model.layers(); ++i) {
-    const std::string layer = fmt::format("model.layers.{}.", i);
-    const auto add = [&](const char* part, std::initializer_list<const char*> words) {
-      for (const char* const word : words) {
-        projections.push_back(layer + part + "." + word);
-      }
-    };
-    if (model.mixers[i] == Mixer::attention) {
-      add("self_attn", {"q_proj", "k_proj", "v_proj", "o_proj"});
-    } else {
-      add("linear_attn", {"in_proj_qkvz", "in_proj_ba", "out_proj"});
-    }
-    if (model.mlps[i] == Mlp::dense) {
-      add("mlp", {"gate_proj", "up_proj", "down_proj"});
-      continue;
-    }
-    add("mlp", {"gate"});
-    add("mlp.experts", {"gate_up_proj", "down_proj"});
-    if (model.layer.experts.shared_width > 0) {
-      add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
-      add("mlp", {"shared_expert_gate"});
-    }
+    add_layer(fmt::format("model.layers.{}.", i), model.mixers[i], model.mlps[i],
+              model.layer.experts.shared_width > 0, projections);
   }
   if (!model.tied_head) {
     projections.push_back(lm_head);
+  }
+  if (model.mtp_modules > 0) {
+    projections.push_back("mtp.fc");
+    add_layer("mtp.layers.0.", Mixer::attention, Mlp::experts, model.layer.experts.shared_width > 0,
+              projections);
   }
   return projections;
 }

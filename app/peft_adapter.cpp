@@ -89,6 +89,9 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
   for (const auto& [name, tensor] : file.tensors()) {
     left.insert(name);
   }
+  if (model.mtp_modules == 0) {
+    std::erase_if(left, [](const std::string& name) { return name.starts_with(peft_mtp); });
+  }
   std::vector<std::string> found;
   for (const std::string& projection : adapter_projections(model)) {
     const std::string name = peft_prefix(file, model, projection);
@@ -245,6 +248,9 @@ struct PeftTargets {
     }
     std::set<std::string> names;
     for (const std::string& projection : adapted) {
+      if (projection.starts_with("mtp.")) {
+        continue;  // PEFT has no module for it and leaves its factors alone
+      }
       const std::string name = behind_layer(projection);
       names.insert(missing.at(name) == 0 ? name : projection);
     }

@@ -8,7 +8,7 @@
 make_chats
 adapt() {
   tune 'fine_tune.lora={r: 3, lora_alpha: 6, target_modules: all-linear}' \
-    'fine_tune.lora.target_parameters=[mlp.experts.gate_up_proj, down_proj, mlp.gate.weight, lm_head.weight]' \
+    'fine_tune.lora.target_parameters=[mlp.experts.gate_up_proj, down_proj, mlp.gate.weight, lm_head.weight, mtp.fc.weight, mtp.layers.0.mlp.experts.down_proj]' \
     'optimizer.learning_rate={peak: 2.0e-2, schedule: cosine, warmup: 2, steps: 6}' "$@"
 }
 tensors() { "$QNEXT" info "$1" --tensors | grep -E ' (BF16|F32) \(|parameters/|optimizer/'; }

@@ -41,7 +41,7 @@ cmp written_folder written_merged || fail "the merged model writes another text"
 # What was read is written, number by number, beside a config that says the same.
 expect_status 0 take output.folder=copied
 expect_status 0 "$QNEXT" convert copied copy --adapter
-expect_text "tensors=26"
+expect_text "tensors=32"
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter copy || fail "the written adapter is another one"
 
 # A trained one is read again as what it is; another seed of an adapter of one's own is another start.
@@ -91,7 +91,7 @@ torn() {  # WAY MESSAGE: of adapter_model.safetensors
   expect_text "$2"
 }
 torn half 'adapter_model.safetensors: has one factor of model.layers.3.self_attn.q_proj and not the other'
-torn foreign '1 of its 27 tensors are no factors beside a projection of this model, the first is base_model.model.x'
+torn foreign '1 of its 33 tensors are no factors beside a projection of this model, the first is base_model.model.x'
 torn narrow_head 'base_model.model.lm_head.base_layer.weight: has the extents (400, 31), wanted are (400, 32)'
 torn wide 'base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight: has the extents (3, 31), wanted are (3, 32)'
 

@@ -27,13 +27,17 @@ PROJECTIONS = {
     LAYERS + "2.mlp.gate": (EXPERTS, WIDTH),
     LAYERS + "0.mlp.shared_expert_gate": (1, WIDTH),
     "lm_head": (400, WIDTH),
+    "mtp.fc": (WIDTH, 2 * WIDTH),
+    "mtp.layers.0.self_attn.o_proj": (WIDTH, 64),
 }
 # The experts of a layer: of gate_up_proj and down_proj, and of one of them alone.
 STACKED = {
     LAYERS + "1.mlp.experts.base_layer": (2 * EXPERT_WIDTH, WIDTH),
     LAYERS + "1.mlp.experts": (WIDTH, EXPERT_WIDTH),
     LAYERS + "2.mlp.experts": (2 * EXPERT_WIDTH, WIDTH),
+    "mtp.layers.0.mlp.experts": (WIDTH, EXPERT_WIDTH),
 }
+# Those of mtp.* are named nowhere: PEFT has no such module.
 MODULES = [LAYERS + "0.linear_attn.in_proj_qkvz", LAYERS + "1.linear_attn.in_proj_ba",
            LAYERS + "2.linear_attn.out_proj", "self_attn.q_proj", "self_attn.o_proj", "lm_head"]
 PARAMETERS = [LAYERS + "2.mlp.gate.weight", LAYERS + "0.mlp.shared_expert_gate.weight",
