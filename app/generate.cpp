@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -47,21 +46,6 @@ class Terminal {
  private:
   bool ended_ = false;
 };
-
-// That of the command line, or what the chat template beside the tokenizer says.
-ChatStyle chat_style(const GenerateOptions& options, const ModelSource& source) {
-  if (options.chat != "model") {
-    return chat_style_named(options.chat);
-  }
-  const std::string& path = options.tokenizer.empty() ? source.tokenizer : options.tokenizer;
-  if (!path.empty()) {
-    const std::filesystem::path file(path);
-    return chat_style_of(std::filesystem::is_directory(file) ? path : file.parent_path().string());
-  }
-  const std::string config = "tokenizer_config.json";
-  return chat_style_of(source.file("chat_template.jinja"), source.file(config),
-                       source.name_of_file(config));
-}
 
 struct Generate {
   const GenerateOptions& options;
@@ -142,9 +126,11 @@ struct Generate {
   // Answers have other random numbers one after the other.
   void converse(auto& generation) const {
     Terminal terminal;
-    Conversation conversation(text, chat_style(options, source), options.system);
+    const ChatStyle style = options.chat == "model" ? find_chat_style(source, options.tokenizer)
+                                                    : chat_style_named(options.chat);
+    Conversation conversation(text, style, options.system);
     GenerationRequest request = requests.front();
-    request.stop_tokens.push_back(conversation.end_token());
+    request.end_tokens.push_back(conversation.end_token());
     const bool first = grid.world.first();
     for (; const auto words = next_line(grid.world); ++request.sampling.seed) {
       conversation.ask(*words, request);

@@ -32,7 +32,7 @@ GenerationAnswer answer_of(const GenerationRequest& request, const TokenText& te
                            std::vector<int> tokens) {
   GenerationAnswer answer{std::move(tokens), {}, Ending::length};
   for (const int token : answer.tokens) {
-    if (std::count(request.stop_tokens.begin(), request.stop_tokens.end(), token) > 0) {
+    if (request.ends_with(token)) {
       answer.ending = Ending::stop_token;
       break;
     }
@@ -72,6 +72,11 @@ struct Generation<Storage>::Document {
     return probabilities(logits, wanted.sampling);
   }
 };
+
+bool GenerationRequest::ends_with(int token) const {
+  return std::count(stop_tokens.begin(), stop_tokens.end(), token) > 0 ||
+         std::count(end_tokens.begin(), end_tokens.end(), token) > 0;
+}
 
 template <class Storage>
 Generation<Storage>::Generation(const Model<Storage>& model, const ProcessGrid& grid,
@@ -337,7 +342,7 @@ void Generation<Storage>::append(Document& document, int token) {
   const GenerationRequest& wanted = document.wanted;
   document.written.push_back(token);
   ++pace_.written;
-  const bool stops = std::count(wanted.stop_tokens.begin(), wanted.stop_tokens.end(), token) > 0;
+  const bool stops = wanted.ends_with(token);
   if (!stops) {
     document.text += text_.text_of(token);
   }

@@ -21,6 +21,9 @@ struct GenerationRequest {
   std::vector<int> stop_tokens;  // end the text and are no part of it
   std::vector<std::string> stop_texts;
   int mark = 0;  // tokens of the prompt that the next prompt may be another text behind; 0: none
+  std::vector<int> end_tokens = {};  // of the model: end the text as stop tokens do
+
+  bool ends_with(int token) const;
 };
 
 /// Why a text ended.

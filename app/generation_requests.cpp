@@ -18,6 +18,8 @@
 namespace qnext {
 namespace {
 
+constexpr int most_tokens = 1 << 30;  // with a prompt and drafts that is an int
+
 /// Refuses settings of a line, "file:3: ", or of the command line, where it is empty.
 class Checks {
  public:
@@ -44,6 +46,7 @@ class Checks {
     check(s.repetition_penalty > 0.0, "repetition_penalty", s.repetition_penalty,
           "must be positive; 1: none");
     check(r.length >= 0, "length", r.length, "must not be negative");
+    check(r.length <= most_tokens, "length", r.length, "must be at most 2^30 tokens");
     for (const std::string& stop : r.stop_texts) {
       check(!stop.empty(), "stop", "\"\"", "ends every text");
     }
@@ -143,8 +146,7 @@ GenerationRequest request_of(const GenerateOptions& o, const TokenText& text,
   request.stop_tokens = o.stop_tokens;
   request.stop_texts = o.stop;
   if (!o.ignore_end) {
-    const auto ends = end_tokens(source);
-    request.stop_tokens.insert(request.stop_tokens.end(), ends.begin(), ends.end());
+    request.end_tokens = end_tokens(source);
   }
   const Checks checks("");
   checks.settings(request);
@@ -153,7 +155,8 @@ GenerationRequest request_of(const GenerateOptions& o, const TokenText& text,
   checks.check(o.batch > 0 && o.batch * (o.drafts + 1) <= Decoder<float>::most_tokens(), "batch",
                o.batch, "must be from 1 to 64, together with the drafts of each document");
   checks.check(o.prefill_chunk > 0, "prefill-chunk", o.prefill_chunk, "must be positive");
-  checks.check(o.context > 0, "context", o.context, "must be positive");
+  checks.check(o.context > 0 && o.context <= most_tokens, "context", o.context,
+               "must be from 1 to 2^30 tokens");
   return request;
 }
 

@@ -3,6 +3,7 @@
 
 #include "app/bytes.hpp"
 #include "app/degrees.hpp"
+#include "core/require.hpp"
 
 #include <fmt/format.h>
 
@@ -44,6 +45,10 @@ int most_chunks(const RunConfig& config, const Degrees& degrees) {
   return stages == 1 || microbatches < stages ? 1 : (config.model.layers() + 1) / stages;
 }
 
+PipelineCut cut_of(const RunConfig& config, int stages, int chunks) {
+  return {stages, chunks, balanced_cut(config.model, stages, chunks, config.data.sequence)};
+}
+
 bool better(const Layout& a, const Layout& b) {
   if (a.fits != b.fits) {
     return a.fits;
@@ -52,10 +57,6 @@ bool better(const Layout& a, const Layout& b) {
 }
 
 }  // namespace
-
-PipelineCut cut_of(const RunConfig& config, int stages, int chunks) {
-  return {stages, chunks, balanced_cut(config.model, stages, chunks, config.data.sequence)};
-}
 
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine) {
   return config.run.memory_limit > 0 ? config.run.memory_limit : machine.memory;
@@ -92,6 +93,19 @@ std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machi
     }
   }
   std::stable_sort(layouts.begin(), layouts.end(), better);
+  return layouts;
+}
+
+std::vector<Layout> choose_layout(RunConfig& config, int ranks, int documents) {
+  const Machine machine = machine_of(config);
+  auto layouts = find_layouts(config, ranks, machine, memory_of_rank(config, machine), documents);
+  if (layouts.empty()) {
+    throw InputError(
+        fmt::format("no way to share out {} ranks divides this model and its data", ranks));
+  }
+  const Layout& best = layouts.front();
+  config.degrees = best.degrees;
+  config.pipeline = cut_of(config, best.degrees.pipeline, best.chunks);
   return layouts;
 }
 

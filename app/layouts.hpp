@@ -21,9 +21,6 @@ struct Layout {
   bool fits = true;
 };
 
-/// The layers of the stages of a pipeline, as balanced as they can be.
-PipelineCut cut_of(const RunConfig& config, int stages, int chunks = 1);
-
 /// Bytes that a plan may take: the limit of the run, else the memory of the machine; 0: not said.
 std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
 
@@ -33,6 +30,10 @@ std::int64_t memory_of_rank(const RunConfig& config, const Machine& machine);
 /// memory.
 std::vector<Layout> find_layouts(const RunConfig& config, int ranks, const Machine& machine,
                                  std::int64_t memory, int documents);
+
+/// What `parallel: auto` does: the run takes the best of them, by the rates and the memory that it
+/// goes by. Returns all. Throws InputError where there is none.
+std::vector<Layout> choose_layout(RunConfig& config, int ranks, int documents);
 
 /// The first ones, a line each.
 std::string layout_table(const std::vector<Layout>& layouts, int count);

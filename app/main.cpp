@@ -37,7 +37,7 @@ class KokkosRuntime {
     if (count > 1) {
       const std::string unknown = arguments[1];
       Kokkos::finalize();
-      throw InputError(unknown + ": Kokkos knows no such flag; see qnext train --kokkos-help");
+      throw InputError(unknown + ": Kokkos knows no such flag; see qnext --kokkos-help");
     }
   }
   ~KokkosRuntime() { Kokkos::finalize(); }
@@ -71,7 +71,7 @@ Status run(int argc, char** argv, const Runtime& runtime) {
   check_processor();
   const Communicator& world = runtime.world();
   CommandLine line = parse_command_line(argc, argv, Runtime::library());
-  if (std::holds_alternative<std::monostate>(line.command)) {
+  if (std::holds_alternative<std::monostate>(line.command) && line.kokkos.empty()) {
     return Status::done;
   }
   if (world.ranks() > 1 && !runs_on_ranks(line.command)) {

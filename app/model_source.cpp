@@ -71,6 +71,11 @@ ModelSource from_checkpoint(const std::string& path, const std::string& precisio
   return source;
 }
 
+// Empty: it may be in the checkpoint.
+const std::string& place_of_tokenizer(const ModelSource& source, const std::string& path) {
+  return path.empty() ? source.tokenizer : path;
+}
+
 bool is_deck(const fs::path& path) {
   return path.extension() == ".yaml" || path.extension() == ".yml";
 }
@@ -132,13 +137,21 @@ ModelSource find_model(const std::string& path, const std::vector<std::string>& 
 }
 
 std::optional<Tokenizer> find_tokenizer(const ModelSource& source, const std::string& path) {
-  const std::string& found = path.empty() ? source.tokenizer : path;
-  if (!found.empty()) {
-    return Tokenizer::read(found);
+  if (const std::string& place = place_of_tokenizer(source, path); !place.empty()) {
+    return Tokenizer::read(place);
   }
   const std::string name = "tokenizer.json";
   const auto kept = source.file(name);
   return kept ? std::optional(Tokenizer::parse(*kept, source.name_of_file(name))) : std::nullopt;
+}
+
+ChatStyle find_chat_style(const ModelSource& source, const std::string& path) {
+  if (const std::string& place = place_of_tokenizer(source, path); !place.empty()) {
+    return chat_style_of(place);
+  }
+  const std::string config = "tokenizer_config.json";
+  return chat_style_of(source.file("chat_template.jinja"), source.file(config),
+                       source.name_of_file(config));
 }
 
 }  // namespace qnext

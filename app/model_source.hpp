@@ -3,6 +3,7 @@
 
 #include "app/run_config.hpp"
 #include "core/types.hpp"
+#include "io/text/chat.hpp"
 #include "io/text/tokenizer.hpp"
 #include "layers/model.hpp"
 
@@ -44,5 +45,8 @@ ModelSource find_model(const std::string& path, const std::vector<std::string>& 
 /// The tokenizer at `path`, or if that is empty the one of the model: beside its weights, that of
 /// its deck, or in its checkpoint. None: bytes are tokens.
 std::optional<Tokenizer> find_tokenizer(const ModelSource& source, const std::string& path);
+
+/// What the chat template beside that tokenizer is.
+ChatStyle find_chat_style(const ModelSource& source, const std::string& path);
 
 }  // namespace qnext

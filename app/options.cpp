@@ -7,13 +7,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <string_view>
 
 namespace qnext {
 namespace {
 
 constexpr const char* footer =
-    "Flags of Kokkos (--kokkos-threads=2, ...) are passed on.\n"
+    "Flags of Kokkos (--kokkos-threads=2, ...) are passed on; --kokkos-help lists them.\n"
     "Exit status: 0 done, 1 a defect of qnext, 2 the input is wrong, 3 the environment failed,\n"
     "4 a number went bad, 75 interrupted and resumable.";
 
@@ -42,7 +43,9 @@ void add_plan(CLI::App& command, PlanOptions& options) {
                      "rates of one rank, a file of `qnext bench machine`: predicts the step");
   command
       .add_option("--layouts", options.layouts,
-                  "try all ways to share the ranks out, and print so many of the best")
+                  "try all ways to share the ranks out, whatever the degrees of the deck: print "
+                  "the plan of "
+                  "the best and so many of them")
       ->check(CLI::PositiveNumber);
 }
 
@@ -114,8 +117,9 @@ void add_generate(CLI::App& command, GenerateOptions& options) {
   command.add_option("--stop-tokens", options.stop_tokens, "tokens that end the text: 1,2")
       ->delimiter(',');
   command.add_flag("--ignore-end", options.ignore_end, "write on behind the model's end token");
-  command.add_option("--precision", options.precision,
-                     "double, float or bf16; as in the checkpoint if absent");
+  command.add_option(
+      "--precision", options.precision,
+      "double, float or bf16; if absent as in the checkpoint, or float for a Hugging Face folder");
   command.add_flag("--ids", options.ids, "print numbers instead of bytes")->excludes(chat);
   command.add_flag("--profile", options.profile,
                    "print the time of each kernel and copy at the end");
@@ -176,8 +180,9 @@ void add_evaluate(CLI::App& command, EvaluateOptions& options) {
                      "how the ranks of this job share the model: parallel.expert=2");
   command.add_option("--tokenizer", options.tokenizer,
                      "tokenizer.json or its folder; else that of the model's folder, or bytes");
-  command.add_option("--precision", options.precision,
-                     "double, float or bf16; as in the checkpoint if absent");
+  command.add_option(
+      "--precision", options.precision,
+      "double, float or bf16; if absent as in the checkpoint, or float for a Hugging Face folder");
   command.add_option("--adapter", options.adapter,
                      "folder of PEFT whose adapters come beside a Hugging Face folder");
   command.add_option("--output", options.output, "file for the results, JSON");
@@ -229,6 +234,22 @@ void add_tokenize(CLI::App& command, TokenizeOptions& options) {
       ->capture_default_str();
 }
 
+void add_info(CLI::App& command, InfoOptions& options) {
+  command.add_option("path", options.path, "file or folder")->required();
+  command.add_flag("--tensors", options.tensors,
+                   "name each tensor of a model: name, type, extents, XXH3-128");
+}
+
+// A command whose options become those of the line where it is the one that is asked for.
+template <class Options>
+void add_command(CLI::App& program, CommandLine& line, const char* name, const char* what,
+                 void (*add)(CLI::App&, Options&)) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* const command = program.add_subcommand(name, what);
+  add(*command, *options);
+  command->callback([options, &line] { line.command = *options; });
+}
+
 bool is_kokkos_flag(std::string_view argument) {
   return argument.rfind("--kokkos-", 0) == 0;
 }
@@ -242,77 +263,40 @@ CommandLine parse_command_line(int argc, const char* const* argv, const std::str
     auto& list = is_kokkos_flag(argv[i]) ? line.kokkos : arguments;
     list.emplace_back(argv[i]);
   }
-
-  TrainOptions train;
-  PlanOptions plan;
-  GenerateOptions generate;
-  CompareOptions compare;
-  ConvertOptions convert;
-  BenchOptions bench;
-  EvaluateOptions evaluate;
-  TokenizeOptions tokenize;
-  InfoOptions info;
+  if (std::count(line.kokkos.begin(), line.kokkos.end(), "--kokkos-help") > 0) {
+    return line;
+  }
 
   CLI::App program{"Trains and decodes Qwen3-Next models from an input deck.", "qnext"};
   program.set_version_flag("--version", version_text(mpi));
   program.require_subcommand(1);
   program.footer(footer);
-  auto* const train_command =
-      program.add_subcommand("train", "pre-train; resumes by itself from the run folder");
-  auto* const plan_command = program.add_subcommand(
-      "plan", "print parameters, memory and FLOPs of a deck; allocates nothing");
-  auto* const generate_command = program.add_subcommand("generate", "write text behind a prompt");
-  auto* const compare_command = program.add_subcommand(
-      "compare", "hold a model against golden data; status 4 if a bound is passed");
-  auto* const convert_command = program.add_subcommand(
-      "convert", "a Hugging Face folder becomes a checkpoint, or a checkpoint such a folder");
-  auto* const bench_command =
-      program.add_subcommand("bench", "measure kernels and the step against this machine");
-  auto* const evaluate_command =
-      program.add_subcommand("evaluate", "hold a model against logits, texts and questions");
-  auto* const tokenize_command = program.add_subcommand(
-      "tokenize", "turn text and JSONL into token files that training reads");
-  auto* const info_command =
-      program.add_subcommand("info", "say what a checkpoint, run or model folder contains");
-  add_train(*train_command, train);
-  add_plan(*plan_command, plan);
-  add_generate(*generate_command, generate);
-  add_compare(*compare_command, compare);
-  add_convert(*convert_command, convert);
-  add_bench(*bench_command, bench);
-  add_evaluate(*evaluate_command, evaluate);
-  add_tokenize(*tokenize_command, tokenize);
-  info_command->add_option("path", info.path, "file or folder")->required();
-  info_command->add_flag("--tensors", info.tensors,
-                         "name each tensor of a model: name, type, extents, XXH3-128");
+  add_command(program, line, "train", "pre-train; resumes by itself from the run folder",
+              add_train);
+  add_command(program, line, "plan",
+              "print parameters, memory and FLOPs of a deck; allocates nothing", add_plan);
+  add_command(program, line, "generate", "write text behind a prompt", add_generate);
+  add_command(program, line, "compare",
+              "hold a model against golden data; status 4 if a bound is passed", add_compare);
+  add_command(program, line, "convert",
+              "a Hugging Face folder becomes a checkpoint, or a checkpoint such a folder",
+              add_convert);
+  add_command(program, line, "bench", "measure kernels and the step against this machine",
+              add_bench);
+  add_command(program, line, "evaluate", "hold a model against logits, texts and questions",
+              add_evaluate);
+  add_command(program, line, "tokenize", "turn text and JSONL into token files that training reads",
+              add_tokenize);
+  add_command(program, line, "info", "say what a checkpoint, run or model folder contains",
+              add_info);
 
   try {
     program.parse(arguments);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
-      program.exit(error);  // prints the help or the version that was asked for
-      return line;
+    if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success)) {
+      throw InputError(fmt::format("{}; see qnext --help", error.what()));
     }
-    throw InputError(fmt::format("{}; see qnext --help", error.what()));
-  }
-  if (train_command->parsed()) {
-    line.command = train;
-  } else if (plan_command->parsed()) {
-    line.command = plan;
-  } else if (generate_command->parsed()) {
-    line.command = generate;
-  } else if (compare_command->parsed()) {
-    line.command = compare;
-  } else if (convert_command->parsed()) {
-    line.command = convert;
-  } else if (bench_command->parsed()) {
-    line.command = bench;
-  } else if (evaluate_command->parsed()) {
-    line.command = evaluate;
-  } else if (tokenize_command->parsed()) {
-    line.command = tokenize;
-  } else {
-    line.command = info;
+    program.exit(error);  // prints the help or the version that was asked for
   }
   return line;
 }

@@ -10,7 +10,7 @@
 namespace qnext {
 
 /// A whole command line. The first alternative says that everything asked for was printed
-/// (--help, --version).
+/// (--help, --version), or that Kokkos prints it (--kokkos-help).
 struct CommandLine {
   std::variant<std::monostate, TrainOptions, PlanOptions, GenerateOptions, CompareOptions,
                ConvertOptions, BenchOptions, EvaluateOptions, TokenizeOptions, InfoOptions>

@@ -5,6 +5,7 @@
 #include "app/layouts.hpp"
 #include "app/memory_plan.hpp"
 #include "app/run_config.hpp"
+#include "app/run_data.hpp"
 #include "app/run_log.hpp"
 #include "app/step_prediction.hpp"
 #include "io/deck.hpp"
@@ -91,7 +92,7 @@ struct Pieces {
 // Activations have room for the documents that the data hold, if the data are here.
 Pieces documents_of(const RunConfig& config) {
   try {
-    return {most_documents(config), ""};
+    return {RunData(config).most_documents(), ""};
   } catch (const InputError& error) {
     return {1, fmt::format("planned for one document a sequence: {}\n", error.what())};
   }
@@ -138,22 +139,13 @@ std::string traffic_table(const TrafficPlan& traffic) {
   return text;
 }
 
-std::string predictions(const PlanOptions& options, RunConfig& config, const ModelPlan& plan,
-                        int documents) {
-  if (!options.machine.empty()) {
-    config.machine = options.machine;
-  }
-  const Machine machine = machine_of(config);
-  std::string text;
-  if (!config.machine.empty()) {
-    text += prediction_table(predict_step(config, plan, machine));
-  }
-  if (options.layouts > 0) {
-    text += layout_table(find_layouts(config, config.degrees.ranks(), machine,
-                                      memory_of_rank(config, machine), documents),
-                         options.layouts);
-  }
-  return text;
+// How many ranks share the work, and how.
+std::string degrees_line(const Degrees& d) {
+  return d.ranks() == 1
+             ? ""
+             : fmt::format("  {:<34}{:>20}  tensor={} context={} pipeline={} expert={} data={}\n",
+                           "ranks", with_commas(d.ranks()), d.tensor, d.context, d.pipeline,
+                           d.expert, d.data);
 }
 
 // The stages of a pipeline: what each has, keeps and computes, and what they wait for.
@@ -201,18 +193,24 @@ std::string pipeline_table(const RunConfig& config, const ModelPlan& plan) {
 }  // namespace
 
 Status plan(const PlanOptions& options) {
-  std::vector<std::string> overrides = options.overrides;
-  if (options.layouts > 0) {
-    overrides.push_back(fmt::format("parallel={{layout: auto, machine: \"{}\"}}", options.machine));
-  }
+  const bool tries = options.layouts > 0;  // the degrees of the deck count for nothing then
   RunConfig config =
-      read_run_config(Deck::read(options.deck, overrides),
-                      options.ranks > 0 ? std::optional<int>(options.ranks) : std::nullopt);
+      read_run_config(Deck::read(options.deck, options.overrides),
+                      options.ranks > 0 && !tries ? std::optional(options.ranks) : std::nullopt);
+  if (!options.machine.empty()) {
+    config.machine = options.machine;
+  }
   const Pieces documents = documents_of(config);
+  const int ranks = options.ranks > 0 ? options.ranks : config.degrees.ranks();
+  std::vector<Layout> layouts;
+  if (tries || config.chooses_layout) {
+    layouts = choose_layout(config, ranks, documents.in_a_sequence);
+  }
   const ModelPlan plan = plan_model(config, documents.in_a_sequence);
   std::string text = fmt::format(
       "{}: {} layers, width {}, vocabulary {}, {}\n", config.run.name, config.model.layers(),
       config.model.width, with_commas(config.model.vocabulary), name_of(config.run.precision));
+  text += degrees_line(config.degrees);
   text += fmt::format("  {:<34}{:>20}\n", "parameters", with_commas(plan.parameters));
   if (plan.mtp_parameters > 0) {
     text += fmt::format("  {:<34}{:>20}\n", "without multi-token prediction",
@@ -222,7 +220,13 @@ Status plan(const PlanOptions& options) {
   text += memory_table(memory, config.degrees.pipeline) +
           limit_line(config.run.memory_limit, memory.total()) + receive_line(config) +
           documents.note + flop_table(config) + pipeline_table(config, plan) +
-          traffic_table(plan.traffic) + predictions(options, config, plan, documents.in_a_sequence);
+          traffic_table(plan.traffic);
+  if (!config.machine.empty()) {
+    text += prediction_table(predict_step(config, plan, machine_of(config)));
+  }
+  if (tries) {
+    text += layout_table(layouts, options.layouts);
+  }
   std::fputs(text.c_str(), stdout);
   return Status::done;
 }

@@ -6,7 +6,6 @@
 #include "app/fine_tune_section.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/import_hugging_face.hpp"
-#include "app/layouts.hpp"
 #include "app/model_section.hpp"
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
@@ -200,7 +199,6 @@ OptimizerSettings read_optimizer(const Section& deck, std::int64_t run_steps) {
   return optimizer;
 }
 
-// "1, 2, 4": what divides n.
 double read_receive_factor(const Section& parallel) {
   const double factor = parallel.get("receive_factor", 2.0);
   parallel.check(factor >= 1.0, "receive_factor",
@@ -285,14 +283,6 @@ MicrobatchShape RunConfig::shape(int documents) const {
   return shape;
 }
 
-int most_documents(const RunConfig& config) {
-  int most = TokenStream(config.training_stream()).most_documents();
-  if (config.data.evaluates()) {
-    most = std::max(most, EvaluationStream(config.evaluation_stream()).most_documents());
-  }
-  return most;
-}
-
 namespace {
 
 std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
@@ -309,24 +299,6 @@ std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
 Machine machine_of(const RunConfig& config) {
   return config.machine.empty() ? Machine::typical() : Machine::read(config.machine);
 }
-
-namespace {
-
-Layout best_layout(const RunConfig& config, int ranks) {
-  const Machine machine = machine_of(config);
-  const auto layouts = find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1);
-  if (layouts.empty() || !layouts.front().fits) {
-    throw InputError(fmt::format(
-        "parallel.layout = auto: {} ways divide this model and its data over {} ranks, and {}; see "
-        "qnext plan --ranks {} --layouts 10",
-        layouts.size(), ranks,
-        layouts.empty() ? "one is wanted" : "the plan of each is above the memory of a rank",
-        ranks));
-  }
-  return layouts.front();
-}
-
-}  // namespace
 
 RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   RunConfig config;
@@ -353,7 +325,7 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
     config.pipeline = read_pipeline_cut(parallel, config.model, config.degrees.pipeline,
                                         config.microbatches_of_rank(), config.data.sequence);
   } else {
-    config.pipeline = cut_of(config, 1);
+    config.pipeline = {1, 1, balanced_cut(config.model, 1, 1, config.data.sequence)};
   }
   config.model.layer.experts.receive_factor = read_receive_factor(parallel);
   config.bucket = read_bucket(parallel);
@@ -368,11 +340,6 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   parallel.check(config.watchdog >= 0.0, "watchdog", "must not be negative; 0: none");
   config.output = read_output(deck.section("output"), config.run.name);
   deck.refuse_unread();
-  if (config.chooses_layout && ranks) {
-    const Layout best = best_layout(config, *ranks);
-    config.degrees = best.degrees;
-    config.pipeline = cut_of(config, best.degrees.pipeline, best.chunks);
-  }
   return config;
 }
 

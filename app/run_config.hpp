@@ -97,7 +97,7 @@ struct RunConfig {
   DataSettings data;
   OptimizerSettings optimizer;
   Degrees degrees;
-  bool chooses_layout = false;  // `parallel: auto`: the degrees are those that a plan finds best
+  bool chooses_layout = false;  // `parallel: auto`: the degrees are those of choose_layout
   std::string machine;          // file of rates for that; empty: round numbers
   PipelineCut pipeline;
   std::int64_t bucket = std::int64_t{25} << 20;  // bytes of gradients that are sent at a time
@@ -138,14 +138,12 @@ struct RunConfig {
   MicrobatchShape shape(int documents = 1) const;
 };
 
-/// Pieces of documents that a sequence of training or evaluation holds at most. Opens the data.
-int most_documents(const RunConfig& config);
-
 /// The rates that a plan of this run goes by.
 Machine machine_of(const RunConfig& config);
 
 /// Reads every key, refuses what is wrong with file, line, key and value, and what nothing reads.
-/// `ranks` of a job are shared out; without a job the data degree is that of the deck, or 1.
+/// `ranks` of a job are shared out as the deck says; without a job the data degree is that of the
+/// deck, or 1. With `parallel: auto` all degrees are 1.
 RunConfig read_run_config(const Deck& deck, std::optional<int> ranks = {});
 
 }  // namespace qnext

@@ -58,10 +58,6 @@ std::vector<std::string> inputs_of(const std::string& from) {
   return files;
 }
 
-std::string folder_of_tokenizer(const std::string& path) {
-  return fs::is_directory(path) ? path : folder_of(path);
-}
-
 std::optional<int> end_token(const TokenizeOptions& options, const Tokenizer& tokenizer) {
   if (options.end == "none") {
     return std::nullopt;
@@ -121,7 +117,7 @@ class Tokenization {
       : options_(options),
         files_(inputs_of(options.from)),
         tokenizer_(Tokenizer::read(options.tokenizer)),
-        style_(options.chat.empty() ? chat_style_of(folder_of_tokenizer(options.tokenizer))
+        style_(options.chat.empty() ? chat_style_of(options.tokenizer)
                                     : chat_style_named(options.chat)),
         end_(end_token(options, tokenizer_)),
         writer_(options.to, tokenizer_.size(), settings()) {

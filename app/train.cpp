@@ -8,6 +8,7 @@
 #include "app/process_memory.hpp"
 #include "app/processor.hpp"
 #include "app/run_config.hpp"
+#include "app/run_data.hpp"
 #include "app/run_folder.hpp"
 #include "app/run_log.hpp"
 #include "app/trainer.hpp"
@@ -34,13 +35,14 @@ namespace {
 struct TrainAs {
   const RunConfig& config;
   const Deck& deck;
+  const RunData& data;
   const RunFolder& folder;
   RunLog& log;
   const ProcessGrid& grid;
 
   template <class Storage>
   Status operator()() const {
-    return Trainer<Storage>(config, deck, folder, log, grid).run();
+    return Trainer<Storage>(config, deck, data, folder, log, grid).run();
   }
 };
 
@@ -56,16 +58,19 @@ void log_origin(const RunConfig& config, RunLog& log) {
                        config.data.tokens_per_step()));
 }
 
-// Why these degrees: the best ways that were not taken stand behind the one that was.
-void log_choice(const RunConfig& config, int ranks, RunLog& log) {
-  if (config.chooses_layout) {
-    constexpr int shown = 4;
-    log.line(fmt::format("layout=auto rates={}",
-                         config.machine.empty() ? "round numbers" : config.machine));
-    const Machine machine = machine_of(config);
-    log.line(layout_table(find_layouts(config, ranks, machine, memory_of_rank(config, machine), 1),
-                          shown));
+// Takes the best layout and says why: the best ways that were not taken stand behind it.
+void choose_and_log_layout(RunConfig& config, int ranks, int documents, RunLog& log) {
+  constexpr int shown = 4;
+  const auto layouts = choose_layout(config, ranks, documents);
+  if (!layouts.front().fits) {
+    throw InputError(fmt::format(
+        "parallel.layout = auto: {} ways divide this model and its data over {} ranks, and the "
+        "plan of each is above the memory of a rank; see qnext plan --ranks {} --layouts 10",
+        layouts.size(), ranks, ranks));
   }
+  log.line(fmt::format("layout=auto rates={}",
+                       config.machine.empty() ? "round numbers" : config.machine));
+  log.line(layout_table(layouts, shown));
 }
 
 void log_ranks(const ProcessGrid& grid, RunLog& log) {
@@ -99,8 +104,8 @@ void log_pipeline(const RunConfig& config, const ModelPlan& plan, RunLog& log) {
 }
 
 // Bytes that the plan asks of a rank, of the stage that wants most.
-std::int64_t log_plan(const RunConfig& config, RunLog& log) {
-  const ModelPlan plan = plan_model(config, most_documents(config));
+std::int64_t log_plan(const RunConfig& config, int documents, RunLog& log) {
+  const ModelPlan plan = plan_model(config, documents);
   log.line(fmt::format("parameters={} trained={} layers={} width={}", plan.parameters, plan.trained,
                        config.model.layers(), config.model.width));
   std::string memory = "memory";
@@ -148,15 +153,19 @@ void log_memory(std::int64_t planned, std::int64_t at_start, const Communicator&
 Status train(const TrainOptions& options, const Communicator& world) {
   const auto begin = std::chrono::steady_clock::now();
   const Deck deck = Deck::read(options.deck, options.overrides);
-  const RunConfig config = read_run_config(deck, world.ranks());
-  const ProcessGrid grid(config.degrees, world.with_device_memory(config.device_messages.value_or(
-                                             world.device_memory_goes_straight())));
+  RunConfig config = read_run_config(deck, world.ranks());
   const RunFolder folder(config.output.folder);
   RunLog log(folder.file("log.txt"), world);
   log_origin(config, log);
-  log_choice(config, world.ranks(), log);
+  const RunData data(config);
+  const int documents = data.most_documents();
+  if (config.chooses_layout) {
+    choose_and_log_layout(config, world.ranks(), documents, log);
+  }
+  const ProcessGrid grid(config.degrees, world.with_device_memory(config.device_messages.value_or(
+                                             world.device_memory_goes_straight())));
   log_ranks(grid, log);
-  const std::int64_t planned = log_plan(config, log);
+  const std::int64_t planned = log_plan(config, documents, log);
   refuse_above_limit(deck, config.run.memory_limit, planned);
   if (world.first()) {
     folder.write_deck(deck);
@@ -172,7 +181,7 @@ Status train(const TrainOptions& options, const Communicator& world) {
   }
   const std::int64_t at_start = resident_bytes();
   const Status status =
-      with_storage(config.run.precision, TrainAs{config, deck, folder, log, grid});
+      with_storage(config.run.precision, TrainAs{config, deck, data, folder, log, grid});
   log_memory(planned, at_start, world, log);
   if (options.profile) {
     Profile::stop();

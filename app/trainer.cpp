@@ -46,22 +46,18 @@ std::string bad_gradients(const AdamW::GradientNorms& norms) {
 }  // namespace
 
 template <class Storage>
-Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder,
-                          RunLog& log, const ProcessGrid& grid)
+Trainer<Storage>::Trainer(const RunConfig& config, const Deck& deck, const RunData& data,
+                          const RunFolder& folder, RunLog& log, const ProcessGrid& grid)
     : config_(config),
       deck_(deck),
+      data_(data),
       folder_(folder),
       log_(log),
       grid_(grid),
       trained_(config.model, true, grid, config.pipeline.chunks_of(grid.place.pipeline),
                config.bucket, config.zero),
       optimizer_(config.optimizer.adamw, trained_.table, grid, config.zero == 2),
-      stream_(config.training_stream()),
-      evaluation_(config.data.evaluates()
-                      ? std::optional<EvaluationStream>(config.evaluation_stream())
-                      : std::nullopt),
-      largest_(config.shape(
-          std::max(stream_.most_documents(), evaluation_ ? evaluation_->most_documents() : 1))),
+      largest_(config.shape(data.most_documents())),
       step_(config, grid, trained_.model, trained_.table, optimizer_, largest_),
       spikes_(config.optimizer.spike.factor, config.optimizer.spike.window),
       checkpoints_(folder.checkpoints().string(), config.output.keep),
@@ -98,7 +94,7 @@ void Trainer<Storage>::start() {
   } else {
     origin_ = start_weights(config_.init, config_.run.seed, trained_.table, grid_.world);
     optimizer_.copy_masters_from_parameters();
-    state_.cursor = stream_.start();
+    state_.cursor = data_.training.start();
     const std::uint64_t member = config_.init.member;
     log_.line(fmt::format("start={}{}", config_.init.path,
                           member > 0 ? fmt::format(" member={}", member) : ""));
@@ -126,7 +122,7 @@ void Trainer<Storage>::resume(const std::string& path) {
   state_ = restart_state(content, trained_.model.balance_loss().previous_counts());
   origin_ = HuggingFaceOrigin::of_checkpoint(content);
   updates_before_ = state_.updates;
-  stream_.check(state_.cursor);
+  data_.training.check(state_.cursor);
   spikes_.restore(state_.usual_norms);
   last_checkpoint_ = state_.step;
   log_.line(fmt::format("resume={} step={} {}", path, state_.step, file_speed(path, begin)));
@@ -169,8 +165,8 @@ void Trainer<Storage>::step() {
   const int count = config_.microbatches_of_rank();
   for (int m = 0; m < count; ++m) {
     const std::int64_t microbatch = config_.microbatch_of_step(grid_.place.data, m);
-    batches.push_back(stream_.batch(state_.cursor, microbatch * config_.data.microbatch,
-                                    config_.data.microbatch));
+    batches.push_back(data_.training.batch(state_.cursor, microbatch * config_.data.microbatch,
+                                           config_.data.microbatch));
   }
   const StepNumbers numbers = step_.compute_gradients(exec_, state_.step, batches);
   const double rate = config_.optimizer.learning_rate.rate(state_.step);
@@ -189,7 +185,7 @@ void Trainer<Storage>::step() {
   evaluated_.reset();
   const std::int64_t every = config_.data.evaluate_every;
   const bool last = state_.step == config_.run.steps;
-  if (evaluation_ && (last || (every > 0 && state_.step % every == 0))) {
+  if (data_.evaluation && (last || (every > 0 && state_.step % every == 0))) {
     evaluate();
   }
   report(numbers, rate, seconds);
@@ -199,8 +195,8 @@ template <class Storage>
 void Trainer<Storage>::evaluate() {
   step_.wait_for_weights();
   const auto begin = Clock::now();
-  const EvaluationResult result = qnext::evaluate(exec_, trained_.model, step_.memory(),
-                                                  step_.messages(), largest_, *evaluation_, grid_);
+  const EvaluationResult result = qnext::evaluate(
+      exec_, trained_.model, step_.memory(), step_.messages(), largest_, *data_.evaluation, grid_);
   evaluated_ = result.loss;
   const bool best = result.loss < state_.best_loss;
   if (best) {

@@ -4,6 +4,7 @@
 #include "app/hugging_face_origin.hpp"
 #include "app/restart.hpp"
 #include "app/run_config.hpp"
+#include "app/run_data.hpp"
 #include "app/run_folder.hpp"
 #include "app/run_log.hpp"
 #include "app/run_metrics.hpp"
@@ -13,7 +14,6 @@
 #include "app/training_step.hpp"
 #include "core/require.hpp"
 #include "io/checkpoint_folder.hpp"
-#include "io/data_stream.hpp"
 #include "io/deck.hpp"
 #include "parallel/process_grid.hpp"
 
@@ -27,8 +27,8 @@ namespace qnext {
 template <class Storage>
 class Trainer {
  public:
-  Trainer(const RunConfig& config, const Deck& deck, const RunFolder& folder, RunLog& log,
-          const ProcessGrid& grid);
+  Trainer(const RunConfig& config, const Deck& deck, const RunData& data, const RunFolder& folder,
+          RunLog& log, const ProcessGrid& grid);
 
   Status run();
 
@@ -58,6 +58,7 @@ class Trainer {
 
   const RunConfig& config_;
   const Deck& deck_;
+  const RunData& data_;
   const RunFolder& folder_;
   RunLog& log_;
   const ProcessGrid& grid_;
@@ -67,8 +68,6 @@ class Trainer {
   Exec exec_;
   TrainedModel<Storage> trained_;
   AdamW optimizer_;
-  TokenStream stream_;
-  std::optional<EvaluationStream> evaluation_;
   MicrobatchShape largest_;
   TrainingStep<Storage> step_;
   SpikeDetector spikes_;

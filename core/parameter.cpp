@@ -241,6 +241,9 @@ void ParameterTable::bind() const {
                                 : group.gradients.data() + row.begin * size_of(accum_of(row.type));
     binds_[i](group.values.data() + row.begin * size_of(row.type), grad);
   }
+  for (const auto& make : makes_) {
+    make();
+  }
 }
 
 // A fill by bytes is not made into vectors: by numbers it is several times as fast.

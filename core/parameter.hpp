@@ -12,6 +12,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace qnext {
@@ -151,6 +152,10 @@ class ParameterTable {
     });
   }
 
+  /// `make` is called when the table is laid out: for memory that a layer keeps beside its weights,
+  /// which a plan goes without.
+  void at_lay_out(std::function<void()> make) { makes_.push_back(std::move(make)); }
+
   /// Allocates the flat buffers and fills every weight. Values and gradients start as zero. Without
   /// gradients (decoding, evaluation) these have no memory.
   void lay_out(bool with_gradients = true);
@@ -211,6 +216,7 @@ class ParameterTable {
   AdapterConfig adapters_;
   std::deque<Parameter> rows_;
   std::deque<Bind> binds_;
+  std::vector<std::function<void()>> makes_;
   std::vector<Group> groups_;
 };
 

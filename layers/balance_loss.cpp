@@ -123,17 +123,21 @@ std::vector<RoutingStatistics<Real>> RoutingOfLayers<Real>::layers() const {
 
 template <class Real>
 BalanceLoss<Real>::BalanceLoss(const BalanceLossConfig& config, int layers, int experts,
-                               int experts_per_token, const ProcessGrid& grid, int watched)
+                               int experts_per_token, ParameterTable& table,
+                               const ProcessGrid& grid, int watched)
     : config_(config),
       grid_(grid),
       layers_(layers),
       watched_(watched),
       experts_(experts),
-      experts_per_token_(experts_per_token) {
-  if (config.form == Form::megatron && config.scope == Scope::global) {
-    step_counts_ = Tensor<double, 2>("balance loss: counts of this step", layers, experts);
-    previous_counts_ =
-        Tensor<double, 2>("balance loss: counts of the step before", layers, experts);
+      experts_per_token_(experts_per_token),
+      counts_(std::make_shared<Counts>()) {
+  if (counts_steps()) {
+    table.at_lay_out([counts = counts_, layers, experts] {
+      counts->step = Tensor<double, 2>("balance loss: counts of this step", layers, experts);
+      counts->previous =
+          Tensor<double, 2>("balance loss: counts of the step before", layers, experts);
+    });
   }
 }
 
@@ -218,9 +222,9 @@ void BalanceLoss<Real>::share_out(const Exec& exec, const Saved& saved, bool goe
     const auto C = constant(saved, layer);
     Kokkos::parallel_for("balance_loss::shares", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
                          Shares<Real>{saved.statistics[layer].count, C, scale, couples_layers()});
-    if (previous_counts_.extent(0) != 0) {
+    if (counts_steps()) {
       Kokkos::parallel_for("balance_loss::previous_shares", row_policy(exec, 1),
-                           PreviousShares<Real>{previous_counts_, C, saved.first + layer});
+                           PreviousShares<Real>{counts_->previous, C, saved.first + layer});
     }
   }
 }
@@ -238,10 +242,10 @@ void BalanceLoss<Real>::forward(const Exec& exec, const Saved& saved, bool train
         "balance_loss::add", row_policy(exec, 1),
         AddLosses<Real>{saved.statistics[layer], C, static_cast<Real>(slope(saved.tokens)),
                         static_cast<Real>(1.0 / saved.tokens), balance, router_z});
-    if (training && step_counts_.extent(0) != 0) {
+    if (training && counts_steps()) {
       Kokkos::parallel_for(
           "balance_loss::count", Kokkos::RangePolicy<Exec>(exec, 0, experts_),
-          AddCounts{saved.statistics[layer].count, step_counts_, saved.first + layer});
+          AddCounts{saved.statistics[layer].count, counts_->step, saved.first + layer});
     }
   }
 }
@@ -260,9 +264,9 @@ BalanceGradient<Real> BalanceLoss<Real>::gradient(const Saved& saved, int layer,
 
 template <class Real>
 void BalanceLoss<Real>::end_step(const Exec& exec) const {
-  if (step_counts_.extent(0) != 0) {
-    Kokkos::deep_copy(exec, previous_counts_, step_counts_);
-    Kokkos::deep_copy(exec, step_counts_, 0.0);
+  if (counts_steps()) {
+    Kokkos::deep_copy(exec, counts_->previous, counts_->step);
+    Kokkos::deep_copy(exec, counts_->step, 0.0);
   }
 }
 

@@ -3,9 +3,11 @@
 
 #include "core/arena.hpp"
 #include "core/documents.hpp"
+#include "core/parameter.hpp"
 #include "core/types.hpp"
 #include "parallel/process_grid.hpp"
 
+#include <memory>
 #include <vector>
 
 namespace qnext {
@@ -83,9 +85,10 @@ class BalanceLoss {
     int tokens = 0;            // of the microbatch, on all ranks that share it
   };
 
-  /// `watched` more layers have statistics and no loss.
+  /// `watched` more layers have statistics and no loss. The counts of global scope have memory once
+  /// the table is laid out.
   BalanceLoss(const BalanceLossConfig& config, int layers, int experts, int experts_per_token,
-              const ProcessGrid& grid = {}, int watched = 0);
+              ParameterTable& table, const ProcessGrid& grid = {}, int watched = 0);
 
   /// Neither a form nor the z loss: forward adds nothing and there are no gradients.
   bool empty() const { return config_.form == Form::none && config_.router_z_loss == 0.0; }
@@ -118,11 +121,19 @@ class BalanceLoss {
   /// Global scope: the counts of the running step on this rank, to be summed over the ranks that
   /// share them before `end_step`; and of the step before, which belongs to the restart. Zero
   /// before the first step, whose microbatches take their own counts.
-  const Tensor<double, 2>& step_counts() const { return step_counts_; }          // (L, E)
-  const Tensor<double, 2>& previous_counts() const { return previous_counts_; }  // (L, E)
+  const Tensor<double, 2>& step_counts() const { return counts_->step; }          // (L, E)
+  const Tensor<double, 2>& previous_counts() const { return counts_->previous; }  // (L, E)
   void end_step(const Exec& exec) const;
 
  private:
+  /// Of global scope; empty in all others.
+  struct Counts {
+    Tensor<double, 2> step, previous;  // (L, E)
+  };
+
+  bool counts_steps() const {
+    return config_.form == Form::megatron && config_.scope == Scope::global;
+  }
   /// This rank sees all tokens of its sequences.
   bool alone() const { return grid_.degrees.tensor * grid_.degrees.context == 1; }
   bool per_sequence() const {
@@ -139,8 +150,7 @@ class BalanceLoss {
   int watched_;
   int experts_;
   int experts_per_token_;
-  Tensor<double, 2> step_counts_;
-  Tensor<double, 2> previous_counts_;
+  std::shared_ptr<Counts> counts_;  // the table has it too, and makes their memory
 };
 
 }  // namespace qnext

@@ -52,7 +52,7 @@ Model<Storage>::Model(const ModelConfig& config, const ProcessGrid& grid, Parame
       chunks_(std::move(chunks)),
       layers_(config.layers()),
       balance_(config.balance, balanced_layers(config), config.layer.experts.experts,
-               config.layer.experts.experts_per_token, grid, watched_layers(config)) {
+               config.layer.experts.experts_per_token, table, grid, watched_layers(config)) {
   table.begin_adapters(config.adapters);
   if (chunks_.empty()) {
     chunks_ = {{0, 1, 0, config.layers()}};

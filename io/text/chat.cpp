@@ -2,6 +2,7 @@
 #include "io/text/chat.hpp"
 
 #include "core/require.hpp"
+#include "io/posix_file.hpp"
 
 #include <fmt/format.h>
 
@@ -102,13 +103,15 @@ ChatStyle chat_style_of(const std::optional<std::string>& chat_template,
                                                          : ChatStyle::instruct;
 }
 
-ChatStyle chat_style_of(const std::string& folder) {
-  const auto text_of = [](const std::filesystem::path& path) -> std::optional<std::string> {
+ChatStyle chat_style_of(const std::string& tokenizer) {
+  namespace fs = std::filesystem;
+  const auto text_of = [](const fs::path& path) -> std::optional<std::string> {
     std::ifstream in(path, std::ios::binary);
     return in ? std::optional(std::string(std::istreambuf_iterator<char>(in), {})) : std::nullopt;
   };
-  const std::filesystem::path path(folder), config = path / "tokenizer_config.json";
-  return chat_style_of(text_of(path / "chat_template.jinja"), text_of(config), config.string());
+  const fs::path folder(fs::is_directory(tokenizer) ? tokenizer : folder_of(tokenizer));
+  const fs::path config = folder / "tokenizer_config.json";
+  return chat_style_of(text_of(folder / "chat_template.jinja"), text_of(config), config.string());
 }
 
 std::vector<ChatMessage> chat_messages(const Json& list, const std::string& where) {

@@ -24,9 +24,10 @@ enum class ChatStyle { instruct, thinking };
 ChatStyle chat_style_named(const std::string& name);
 std::string name_of(ChatStyle style);
 
-/// What the template of a tokenizer's folder is (`chat_template.jinja`, or `chat_template` in
-/// `tokenizer_config.json`): `thinking` where it writes <think>.
-ChatStyle chat_style_of(const std::string& folder);
+/// What the template beside a tokenizer is (`chat_template.jinja`, or `chat_template` in
+/// `tokenizer_config.json`): `thinking` where it writes <think>. `tokenizer`: tokenizer.json or its
+/// folder.
+ChatStyle chat_style_of(const std::string& tokenizer);
 /// The same from the texts of these files, of which one may be there.
 ChatStyle chat_style_of(const std::optional<std::string>& chat_template,
                         const std::optional<std::string>& tokenizer_config,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/require.hpp"
-#include "io/posix_file.hpp"
 #include "io/text/document.hpp"
 #include "io/text/record_input.hpp"
 #include "io/token_source.hpp"
@@ -8,7 +7,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <vector>
 
 namespace qnext {
@@ -21,9 +19,8 @@ class TokenizedSource : public TokenSource {
                   const std::string& tokenizer_path)
       : path_(path) {
     const Tokenizer tokenizer = Tokenizer::read(tokenizer_path);
-    const ChatStyle style = chat_style_of(
-        std::filesystem::is_directory(tokenizer_path) ? tokenizer_path : folder_of(tokenizer_path));
-    DocumentEncoder encoder(tokenizer, style, tokenizer.added_token("<|endoftext|>"));
+    DocumentEncoder encoder(tokenizer, chat_style_of(tokenizer_path),
+                            tokenizer.added_token("<|endoftext|>"));
     RecordInput input(path, separator);
     for (std::string record; input.next(record);) {
       const Document document =

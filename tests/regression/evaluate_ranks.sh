@@ -1,18 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Evaluating on several ranks: the numbers of one, whatever the degrees of the run and of the job.
-. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+. "$QNEXT_SOURCE/tests/regression/rank_runs.sh"
 
-on() {
-  local ranks=$1
-  shift
-  $QNEXT_MPIRUN -n "$ranks" "$@"
-}
-
-prefix="$QNEXT_MPIRUN -n 2" tiny run.precision=double run.steps=4 parallel.tensor=2 output.folder=run >trained 2>&1 || {
-  cat trained
-  fail "training"
-}
+run run 2 run.steps=4 parallel.tensor=2
 head -c 3000 "$QNEXT_SOURCE/layers/README.md" | LC_ALL=C tr -c 'a-z\n' 'x' >text.txt
 for i in $(seq 9); do
   printf '{"context": "%s", "choices": ["aa", "b", "cde"], "answer": %d}\n' "$(head -c $((i * 7)) text.txt | tr -d '\n')" $((i % 3))

@@ -1,19 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Writing on several ranks: the greedy tokens of one, whatever the degrees of the run and of the job.
-. "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
-
-on() {
-  local ranks=$1
-  shift
-  $QNEXT_MPIRUN -n "$ranks" "$@"
-}
+. "$QNEXT_SOURCE/tests/regression/rank_runs.sh"
 
 # In double, where no rounding comes near the distance of two logits; trained on two tensor ranks.
-prefix="$QNEXT_MPIRUN -n 2" tiny run.precision=double run.steps=4 parallel.tensor=2 output.folder=run >trained 2>&1 || {
-  cat trained
-  fail "training"
-}
+run run 2 run.steps=4 parallel.tensor=2
 greedy="$QNEXT generate run --tokens 7,8,9,10,11 --length 12 --ids --temperature 0"
 
 one=$($greedy 2>/dev/null)

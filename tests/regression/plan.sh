@@ -33,3 +33,16 @@ expect_text "experts over 64 ranks: in a round a rank takes 163,840 rows, 2 time
 expect_text "1,342,177,280"
 expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/qwen3_next_80b.yaml" --ranks 16 parallel.expert=64
 expect_text "these do: 1, 2, 4, 8, 16"
+
+# Layouts that do not fit the memory are shown all the same, the smallest first; the plan is that of the first.
+expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --ranks 4 --layouts 2 run.memory_limit=1KiB
+expect_text "run.memory_limit, which is less"
+expect_text "  too much"
+read -r tensor context pipeline expert data rest < <(sed -n '/tensor context pipeline/{n;p}' output)
+expect_text "tensor=$tensor context=$context pipeline=$pipeline expert=$expert data=$data"
+# Degrees of a deck say nothing there, the rest of its section `parallel` does.
+best() { awk '/tensor context pipeline/ { getline; print $(NF - 1), $NF }' output; }
+expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --ranks 2 --layouts 1 parallel.pipeline=2
+memory=$(best)
+expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --ranks 2 --layouts 1 parallel.bucket=1KiB
+[ "$(best)" != "$memory" ] || fail "parallel.bucket says nothing: $memory"

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Read by the scripts beside it: runs in double on several ranks, held against each other.
+# Read by the scripts beside it: runs in double on several ranks, and what holds them against each other.
 . "$QNEXT_SOURCE/tests/regression/tiny_run.sh"
+
+# on RANKS COMMAND ...
+on() {
+  local ranks=$1
+  shift
+  $QNEXT_MPIRUN -n "$ranks" "$@"
+}
 
 # run FOLDER RANKS OVERRIDES ...
 run() {
   local folder=$1 ranks=$2
   shift 2
-  prefix="$QNEXT_MPIRUN -n $ranks" tiny run.precision=double data.batch=8 run.steps=8 \
+  prefix="on $ranks" tiny run.precision=double data.batch=8 run.steps=8 \
     'data.evaluate={last_fraction: 0.002, every: 4}' "$@" output.folder="$folder" >"$folder.out" 2>&1 || {
     cat "$folder.out"
     fail "$folder"

@@ -18,6 +18,9 @@ expect_text "deck is required; see qnext --help"
 expect_status 2 "$QNEXT" train missing.yaml
 expect_text "missing.yaml"
 expect_status 2 "$QNEXT" plan "$QNEXT_SOURCE/inputs/tiny.yaml" --kokkos-fly=1
+expect_text "see qnext --kokkos-help"
+expect_status 0 "$QNEXT" --kokkos-help
+expect_text "Kokkos command line arguments"
 
 sed 's/  per_token: 2/  per_tokens: 2/' "$QNEXT_SOURCE/inputs/tiny.yaml" >wrong.yaml
 expect_status 2 "$QNEXT" plan wrong.yaml

@@ -26,6 +26,10 @@ for precision in float bf16; do
   expect_text "tool: kernel delta_rule::recurrent_forward"
 done
 
+# A plan is arithmetic: no kernel but the one that every command begins with.
+expect_status 0 "$QNEXT" plan "$QNEXT_SOURCE/inputs/qwen3_next_80b.yaml" --ranks 2 --layouts 1 data.batch=2
+! grep -a '^tool: kernel' output | grep -v ' subnormals::flush$' || fail "a plan computes"
+
 unset KOKKOS_TOOLS_LIBS
 expect_status 0 tiny run.steps=4 output.folder=profile --profile
 expect_text "phase or kernel"

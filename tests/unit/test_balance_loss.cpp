@@ -64,8 +64,16 @@ Losses evaluate(const BalanceLoss<double>& loss, const Model& model, bool traini
   return {test::to_host(balance)[0], test::to_host(router_z)[0]};
 }
 
+template <class Real = double>
+BalanceLoss<Real> laid_out(const BalanceLossConfig& config) {
+  ParameterTable table;
+  BalanceLoss<Real> loss(config, L, E, K, table);
+  table.lay_out();
+  return loss;
+}
+
 BalanceLoss<double> make(Form form, Scope scope = Scope::microbatch) {
-  return BalanceLoss<double>({form, scope, 1e-3, 1e-3}, L, E, K);
+  return laid_out({form, scope, 1e-3, 1e-3});
 }
 
 // At most L S E = 36 terms, some roundings each.
@@ -142,7 +150,7 @@ TEST(BalanceLoss, OfGlobalScopeTakesTheCountsOfTheStepBefore) {
 }
 
 TEST(BalanceLoss, IsAbsentWithoutFormAndCoefficient) {
-  const BalanceLoss<float> loss({}, L, E, K);
+  const auto loss = laid_out<float>({});
   EXPECT_TRUE(loss.empty());
   const auto gradient = loss.gradient({}, 0, 1.0);
   EXPECT_EQ(gradient.constant.extent(0), 0u);

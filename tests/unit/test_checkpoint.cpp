@@ -1,126 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_block.hpp"
-#include "io/checkpoint_folder.hpp"
 #include "io/hdf5_file.hpp"
+#include "tests/checkpoint_case.hpp"
 #include "tests/file_size_limit.hpp"
 #include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstring>
-#include <filesystem>
-#include <limits>
-#include <memory>
-#include <type_traits>
+#include <string>
+#include <vector>
 
 namespace qnext {
 namespace {
 
 using test::bytes_of;
+using test::CheckpointModel;
+using test::content_at;
 using test::message_of;
+using test::names_in;
 using test::TemporaryFolder;
 using test::write_bytes;
-
-/// A table as layers fill it: matrices in Storage, a norm in Accum<Storage>, experts, channels in
-/// three boxes, a tied head; and an optimizer's buffers beside it.
-template <class Storage>
-struct Model {
-  using Real = Accum<Storage>;
-
-  explicit Model(int rows = 37, bool with_expert = true) {
-    const auto add = [&](auto& weight, const std::string& name,
-                         const std::vector<std::int64_t>& extents) {
-      Parameter parameter{.name = name, .shard = Shard::whole(extents)};
-      table.add(parameter, weight);
-    };
-    add(embedding, "model.embed_tokens.weight", {rows, 5});
-    add(norm, "model.norm.weight", {5});
-    if (with_expert) {
-      add(experts, "model.layers.0.mlp.experts.down_proj", {3, 5, 7});
-    }
-    Parameter channels{.name = "model.layers.0.linear_attn.conv1d.weight",
-                       .shard = Shard::whole({12, 1, 4})};
-    channels.shard.boxes = {{{0}, {2, 1, 4, 1}}, {{2}, {4, 1, 4, 1}}, {{6}, {6, 1, 4, 1}}};
-    table.add(channels, convolution);
-    Parameter tied{.name = "lm_head.weight", .shard = Shard::whole({rows, 5})};
-    tied.alias_of = "model.embed_tokens.weight";
-    table.add(tied, head);
-    table.lay_out();
-    families = {family("optimizer/first_moment", false), family("optimizer/second_moment", false),
-                family("masters", true)};
-  }
-
-  TensorFamily family(const std::string& name, bool only_bf16) const {
-    TensorFamily result{name, {}};
-    for (const auto& group : table.groups()) {
-      const DataType type = accum_of(group.type);
-      const bool has = !only_bf16 || group.type == DataType::bf16;
-      result.buffers.push_back(
-          {type, Tensor<std::byte, 1>("family", has ? group.elements * size_of(type) : 0)});
-    }
-    return result;
-  }
-
-  std::vector<TensorFamily> all_families() const {
-    auto all = families;
-    all.push_back(parameter_family(table));
-    return all;
-  }
-
-  /// Every byte of every buffer, padding included.
-  void fill(int seed) {
-    unsigned word = 12345u + seed;
-    for (const auto& family : all_families()) {
-      for (const auto& buffer : family.buffers) {
-        const auto host = Kokkos::create_mirror_view(buffer.memory);
-        for (std::size_t i = 0; i < host.extent(0); ++i) {
-          word = word * 1664525u + 1013904223u;
-          host(i) = static_cast<std::byte>(word >> 24);
-        }
-        Kokkos::deep_copy(buffer.memory, host);
-      }
-    }
-  }
-
-  /// The bytes of all tensors, without padding.
-  std::string bytes() const {
-    std::string text;
-    for (const auto& family : all_families()) {
-      for (const Parameter& row : table.rows()) {
-        const auto& buffer = family.buffers[row.group];
-        if (buffer.memory.extent(0) > 0) {
-          const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), buffer.memory);
-          text.append(reinterpret_cast<const char*>(host.data()) + row.begin * size_of(buffer.type),
-                      row.elements() * size_of(buffer.type));
-        }
-      }
-    }
-    return text;
-  }
-
-  ParameterTable table;
-  Weight<Storage, 2> embedding, head;
-  Weight<Storage, 3> experts, convolution;
-  Weight<Real, 1> norm;
-  std::vector<TensorFamily> families;
-};
-
-CheckpointContent content_at(std::int64_t step) {
-  CheckpointContent content{step, "run:\n  seed: 1\n", "run: {seed: 1, steps: 20}\n", {}};
-  auto& progress = content.record("progress");
-  progress.set("tokens", std::int64_t{1} << 40);
-  progress.set("best_evaluation", 1.25);
-  progress.set("note", std::string("\xc3\xa9"));
-  progress.set("norms", std::vector<double>{});
-  progress.set("best_so_far", std::numeric_limits<double>::infinity());
-  content.record("data").set("cursor", std::vector<std::int64_t>{3, -1, 7});
-  content.record("balance").set("counts", std::vector<double>{0.5, 1e-300});
-  content.record("empty");
-  content.records["program"] = program_record(2, "avx2 avx512f");
-  return content;
-}
 
 template <class Storage>
 class CheckpointOf : public testing::Test {
@@ -131,7 +32,7 @@ using Storages = testing::Types<float, double, bf16>;
 TYPED_TEST_SUITE(CheckpointOf, Storages);
 
 TYPED_TEST(CheckpointOf, GivesBackEveryBit) {
-  Model<TypeParam> written, read;
+  CheckpointModel<TypeParam> written, read;
   written.fill(1);
   read.fill(2);
   const std::string path = this->folder / "x.h5";
@@ -151,7 +52,7 @@ TYPED_TEST(CheckpointOf, GivesBackEveryBit) {
 }
 
 TYPED_TEST(CheckpointOf, HasTheSameBytesEachTime) {
-  Model<TypeParam> model;
+  CheckpointModel<TypeParam> model;
   model.fill(1);
   write_checkpoint(this->folder / "one.h5", content_at(3), model.table, model.families);
   write_checkpoint(this->folder / "two.h5", content_at(3), model.table, model.families);
@@ -161,7 +62,7 @@ TYPED_TEST(CheckpointOf, HasTheSameBytesEachTime) {
 // What another rank would hold: the boxes of its shard, here the second half of the rows of the
 // embedding, an expert, and two of the three boxes of the convolution, cut.
 TYPED_TEST(CheckpointOf, IsReadByBoxes) {
-  Model<TypeParam> whole;
+  CheckpointModel<TypeParam> whole;
   whole.fill(1);
   const std::string path = this->folder / "x.h5";
   write_checkpoint(path, content_at(3), whole.table, {});
@@ -206,7 +107,7 @@ class Checkpoint : public testing::Test {
   }
 
   TemporaryFolder folder;
-  Model<float> model;
+  CheckpointModel<float> model;
   const std::string path = folder / "x.h5";
 };
 
@@ -309,12 +210,12 @@ TEST_F(Checkpoint, RefusesABlockThatPlacesTensorsOutside) {
 }
 
 TEST_F(Checkpoint, NamesTypesAndShapesThatDiffer) {
-  Model<double> other_type;
+  CheckpointModel<double> other_type;
   EXPECT_EQ(message_of([&] { read_checkpoint_tensors(path, other_type.table, {}); }),
             path +
                 ": /parameters/model.embed_tokens.weight: is float32 (37, 5), wanted is "
                 "float64 (37, 5)");
-  Model<float> other_shape(38);
+  CheckpointModel<float> other_shape(38);
   EXPECT_EQ(message_of([&] { read_checkpoint_tensors(path, other_shape.table, {}); }),
             path +
                 ": /parameters/model.embed_tokens.weight: is float32 (37, 5), wanted is "
@@ -322,7 +223,7 @@ TEST_F(Checkpoint, NamesTypesAndShapesThatDiffer) {
 }
 
 TEST_F(Checkpoint, ListsMissingAndUnknownTensors) {
-  Model<float> fewer(37, false);
+  CheckpointModel<float> fewer(37, false);
   EXPECT_EQ(message_of([&] { read_checkpoint_tensors(path, fewer.table, {}); }),
             path +
                 ": /parameters: does not hold the tensors of this model: unknown 1 "
@@ -365,21 +266,12 @@ TEST(Record, SaysWhatDiffers) {
                                 "backend: absent there, openmp here"}));
 }
 
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    names.push_back(entry.path().filename());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 using Names = std::vector<std::string>;
 
 // The disk can be full at any place: in the metadata, in the tensors.
 TEST_F(Checkpoint, AFullDiskCostsNoGoodCheckpoint) {
   const auto length = static_cast<std::int64_t>(bytes_of(path).size());
-  Model<float> changed;
+  CheckpointModel<float> changed;
   changed.fill(2);
   const std::string good = bytes_of(path);
   for (std::int64_t room = 1024; room < length; room += length / 23) {
@@ -400,7 +292,7 @@ TEST_F(Checkpoint, AFullDiskCostsNoGoodCheckpoint) {
 
 TEST(CheckpointWrite, NamesAFolderThatIsNotThere) {
   const TemporaryFolder folder;
-  Model<float> model;
+  CheckpointModel<float> model;
   EXPECT_EQ(
       message_of([&] { write_checkpoint(folder / "none/x.h5", content_at(1), model.table, {}); }),
       folder / "none" + ": has no known room: No such file or directory");
@@ -408,7 +300,7 @@ TEST(CheckpointWrite, NamesAFolderThatIsNotThere) {
 
 // The file system of processes has room for nothing.
 TEST(CheckpointWrite, NamesTheRoomThatIsMissing) {
-  Model<float> model;
+  CheckpointModel<float> model;
   const std::string message =
       message_of([&] { write_checkpoint("/proc/x.h5", content_at(1), model.table, {}); });
   EXPECT_EQ(message.find("/proc/x.h5.part: the disk has room for 0 bytes, wanted are "), 0u)
@@ -417,7 +309,7 @@ TEST(CheckpointWrite, NamesTheRoomThatIsMissing) {
 
 TEST(CheckpointWrite, WantsABufferForEachGroup) {
   const TemporaryFolder folder;
-  Model<float> model;
+  CheckpointModel<float> model;
   auto families = model.families;
   families.front().buffers.emplace_back();
   EXPECT_NE(message_of([&] {
@@ -444,135 +336,6 @@ TEST(CheckpointWrite, WantsEachElementOnce) {
                 .find("/parameters/w: the ranks write 0 of 8 elements"),
             std::string::npos);
   EXPECT_EQ(names_in(folder.path()), Names{});
-}
-
-class CheckpointFolderTest : public testing::Test {
- protected:
-  void write(const CheckpointFolder& checkpoints, std::int64_t step) {
-    checkpoints.write(content_at(step), model.table, model.families);
-  }
-  void damage(const std::string& path, std::int64_t place) {
-    std::string bytes = bytes_of(path);
-    bytes[place] ^= 1;
-    write_bytes(path, bytes);
-  }
-
-  Model<float> model;
-  TemporaryFolder parent;
-  const std::string folder = parent / "checkpoints";
-};
-
-TEST_F(CheckpointFolderTest, KeepsTheNewestAndTheBest) {
-  const CheckpointFolder checkpoints(folder, 2);
-  EXPECT_EQ(checkpoints.find_newest().path, "");
-  for (const int step : {9, 10, 100}) {
-    write(checkpoints, step);
-    if (step == 9) {
-      checkpoints.keep_as_best(9);
-      checkpoints.keep_as_best(9);
-    }
-  }
-  EXPECT_EQ(names_in(folder), (Names{"best.h5", "step_10.h5", "step_100.h5"}));
-  EXPECT_EQ(read_checkpoint_content(checkpoints.best()).step, 9);
-  checkpoints.keep_as_best(10);
-  EXPECT_EQ(read_checkpoint_content(checkpoints.best()).step, 10);
-  const auto found = checkpoints.find_newest();
-  EXPECT_EQ(found.path, folder + "/step_100.h5");
-  EXPECT_EQ(found.step, 100);
-  EXPECT_TRUE(found.refused.empty());
-}
-
-TEST_F(CheckpointFolderTest, OffersTheNextOlderAndSaysWhy) {
-  const CheckpointFolder checkpoints(folder, 9);
-  for (const int step : {1, 2, 3, 4}) {
-    write(checkpoints, step);
-  }
-  write_bytes(folder + "/step_5.h5", "something else");
-  write_bytes(folder + "/step_6.txt", "not looked at");
-  write_bytes(folder + "/step_07.h5", "not looked at");
-  damage(folder + "/step_4.h5", 1100);
-  damage(folder + "/step_3.h5",
-         Hdf5File(folder + "/step_3.h5").place_of("/parameters/model.norm.weight"));
-  const auto found = checkpoints.find_newest();
-  EXPECT_EQ(found.path, folder + "/step_2.h5");
-  EXPECT_EQ(found.step, 2);
-  ASSERT_EQ(found.refused.size(), 3u);
-  EXPECT_EQ(found.refused[0].path, folder + "/step_5.h5");
-  EXPECT_NE(found.refused[0].reason.find("is not a checkpoint of qnext"), std::string::npos);
-  EXPECT_NE(found.refused[1].reason.find("the hash of its metadata is"), std::string::npos);
-  EXPECT_NE(found.refused[2].reason.find("/parameters/model.norm.weight: is damaged"),
-            std::string::npos);
-}
-
-TEST_F(CheckpointFolderTest, FallsBackToTheBest) {
-  const CheckpointFolder checkpoints(folder, 1);
-  write(checkpoints, 1);
-  checkpoints.keep_as_best(1);
-  write(checkpoints, 2);
-  damage(folder + "/step_2.h5", 1100);
-  EXPECT_EQ(checkpoints.find_newest().path, folder + "/best.h5");
-  EXPECT_EQ(checkpoints.find_newest().step, 1);
-}
-
-// A run that went on from an older checkpoint never removes what it has just written.
-TEST_F(CheckpointFolderTest, NeverRemovesTheOneJustWritten) {
-  const CheckpointFolder checkpoints(folder, 1);
-  write(checkpoints, 20);
-  write(checkpoints, 10);
-  EXPECT_EQ(names_in(folder), (Names{"step_10.h5", "step_20.h5"}));
-}
-
-TEST_F(CheckpointFolderTest, RemovesWhatAKilledRunLeft) {
-  const CheckpointFolder checkpoints(folder, 2);
-  write(checkpoints, 1);
-  write_bytes(folder + "/step_2.h5.part", "half");
-  EXPECT_EQ(checkpoints.find_newest().step, 1);
-  EXPECT_EQ(checkpoints.remove_leftovers(), Names{folder + "/step_2.h5.part"});
-  EXPECT_EQ(names_in(folder), Names{"step_1.h5"});
-}
-
-TEST_F(CheckpointFolderTest, AFullDiskRemovesNothing) {
-  const CheckpointFolder checkpoints(folder, 1);
-  write(checkpoints, 1);
-  {
-    const test::FileSizeLimit limit(5000);
-    EXPECT_THROW(write(checkpoints, 2), EnvironmentError);
-  }
-  EXPECT_EQ(names_in(folder), Names{"step_1.h5"});
-  EXPECT_EQ(checkpoints.find_newest().step, 1);
-}
-
-TEST_F(CheckpointFolderTest, AFolderThatIsNotThereIsEmpty) {
-  const CheckpointFolder checkpoints(folder, 1);
-  EXPECT_TRUE(checkpoints.remove_leftovers().empty());
-  EXPECT_EQ(checkpoints.find_newest().path, "");
-  EXPECT_FALSE(std::filesystem::exists(folder));
-}
-
-TEST_F(CheckpointFolderTest, AFolderThatCannotBeMadeIsNamed) {
-  write_bytes(parent / "file", "x");
-  const CheckpointFolder checkpoints(parent / "file/checkpoints", 1);
-  EXPECT_EQ(message_of([&] { write(checkpoints, 1); }),
-            parent / "file/checkpoints" + ": cannot be made: Not a directory");
-}
-
-// A folder with something in it where a file is expected: even root cannot remove it like a file.
-TEST_F(CheckpointFolderTest, NamesWhatCannotBeRemoved) {
-  const CheckpointFolder checkpoints(folder, 1);
-  const std::string part = folder + "/step_9.h5.part", old = folder + "/step_1.h5";
-  std::filesystem::create_directories(part + "/full");
-  EXPECT_EQ(message_of([&] { checkpoints.remove_leftovers(); }),
-            part + ": cannot be removed: Directory not empty");
-  std::filesystem::remove_all(part);
-  std::filesystem::create_directories(old + "/full");
-  EXPECT_EQ(message_of([&] { write(checkpoints, 2); }),
-            old + ": cannot be removed: Directory not empty");
-}
-
-TEST_F(CheckpointFolderTest, NamesABestThatIsNotThere) {
-  const CheckpointFolder checkpoints(folder, 1);
-  EXPECT_EQ(message_of([&] { checkpoints.keep_as_best(3); }),
-            checkpoints.best() + ": cannot be made: No such file or directory");
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ class GenerationRequests : public testing::Test {
   test::TemporaryFolder folder;
   std::string path = folder.path() + "/lines.jsonl";
   std::unique_ptr<TokenText> text = bytes_as_tokens();
-  GenerationRequest usual{{1}, {.temperature = 0.5, .seed = 3}, 7, {9}, {"end"}};
+  GenerationRequest usual{{1}, {.temperature = 0.5, .seed = 3}, 7, {9}, {"end"}, 0, {11}};
 };
 
 TEST_F(GenerationRequests, TakeWhatALineLeavesOutFromTheCommandLine) {
@@ -53,7 +53,7 @@ TEST_F(GenerationRequests, TakeWhatALineLeavesOutFromTheCommandLine) {
   EXPECT_EQ(requests[0].sampling.seed, 3u);
   EXPECT_EQ(requests[0].stop_texts, std::vector<std::string>{"end"});
   EXPECT_EQ(requests[0].stop_tokens, std::vector<int>{9});
-  const auto& [prompt, sampling, length, stop_tokens, stop_texts, mark] = requests[1];
+  const auto& [prompt, sampling, length, stop_tokens, stop_texts, mark, end_tokens] = requests[1];
   EXPECT_EQ(mark, 0);
   EXPECT_EQ(prompt, (std::vector<int>{3, 4, 5}));
   EXPECT_EQ(length, 2);
@@ -66,6 +66,9 @@ TEST_F(GenerationRequests, TakeWhatALineLeavesOutFromTheCommandLine) {
   EXPECT_EQ(sampling.seed, 8u);
   EXPECT_EQ(stop_texts, (std::vector<std::string>{"x", "y"}));
   EXPECT_EQ(stop_tokens, std::vector<int>{7});
+  EXPECT_EQ(end_tokens, std::vector<int>{11}) << "stay those of the model";
+  EXPECT_TRUE(requests[1].ends_with(7) && requests[1].ends_with(11));
+  EXPECT_FALSE(requests[1].ends_with(9));
   EXPECT_EQ(requests[2].stop_texts, std::vector<std::string>{"z"});
 }
 
@@ -122,7 +125,10 @@ TEST_F(GenerationRequests, OfTheCommandLineAreRefusedByOption) {
   EXPECT_EQ(message(wrong), "--min-p -1: must be from 0 to 1");
   wrong = options;
   wrong.context = 0;
-  EXPECT_EQ(message(wrong), "--context 0: must be positive");
+  EXPECT_EQ(message(wrong), "--context 0: must be from 1 to 2^30 tokens");
+  wrong = options;
+  wrong.length = (1 << 30) + 1;
+  EXPECT_EQ(message(wrong), "--length 1073741825: must be at most 2^30 tokens");
 }
 
 TEST_F(GenerationRequests, EndTokensComeFromGenerationConfigFirst) {

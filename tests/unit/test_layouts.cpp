@@ -2,6 +2,7 @@
 #include "app/layouts.hpp"
 #include "app/pipeline_schedule.hpp"
 #include "io/deck.hpp"
+#include "tests/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
 
@@ -75,12 +76,28 @@ TEST(Layouts, WantAMicrobatchForEachStageOfSeveralChunks) {
 }
 
 TEST(Layouts, OfARunAreThoseThatItTakes) {
-  const std::vector<std::string> overrides{"parallel=auto"};
-  const RunConfig config = read_run_config(Deck::parse(deck, "layouts.yaml", overrides), 4);
-  const Layout best = find_layouts(config, 4, Machine::typical(), 0, 1).front();
+  RunConfig config = config_of({"parallel=auto"});
+  EXPECT_EQ(config.degrees.ranks(), 1) << "nothing is chosen yet";
+  const Layout best = choose_layout(config, 4, 1).front();
+  EXPECT_EQ(best.degrees.pipeline, 4);
   EXPECT_EQ(config.degrees.pipeline, best.degrees.pipeline);
   EXPECT_EQ(config.pipeline.chunks, best.chunks);
   EXPECT_EQ(static_cast<int>(config.pipeline.layers.size()), best.degrees.pipeline * best.chunks);
+}
+
+TEST(Layouts, AreRefusedWhereNoneDivides) {
+  RunConfig config = config_of();
+  EXPECT_EQ(test::message_of([&] { choose_layout(config, 11, 1); }),
+            "no way to share out 11 ranks divides this model and its data");
+}
+
+// The rest of the section parallel holds for all of them.
+TEST(Layouts, ShareTheOtherKeysOfTheDeck) {
+  const auto memory = [](const std::vector<std::string>& overrides) {
+    RunConfig config = config_of(overrides);
+    return choose_layout(config, 7, 1).front().memory;
+  };
+  EXPECT_LT(memory({"parallel.bucket=1KiB"}), memory({}));
 }
 
 // layers/README.md: products of K V for a token and head that context ranks do beside the 12 of one

@@ -32,6 +32,15 @@ TEST(ParameterTable, GivesEveryWeightItsMemory) {
   EXPECT_GE(b.value.data() - a.value.data(), 15);
 }
 
+TEST(ParameterTable, CallsForOtherMemoryWhenItIsLaidOut) {
+  ParameterTable table;
+  int calls = 0;
+  table.at_lay_out([&] { ++calls; });
+  EXPECT_EQ(calls, 0);
+  table.lay_out();
+  EXPECT_EQ(calls, 1);
+}
+
 TEST(ParameterTable, AnAliasHasTheMemoryOfItsOriginal) {
   ParameterTable table;
   Weight<float, 2> embedding, head;
