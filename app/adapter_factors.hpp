@@ -7,15 +7,20 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace qnext {
 
-/// The factors A and B of all adapters of a checkpoint, in double: small, whatever the model is.
+/// The factors A and B of all adapters of a model, in double: small, whatever the model is.
 class AdapterFactors {
  public:
   /// `table` need not be laid out.
   AdapterFactors(const std::string& checkpoint, const ParameterTable& table);
+
+  /// By the names of their rows.
+  AdapterFactors(const AdapterConfig& config, std::map<std::string, std::vector<double>> factors)
+      : config_(config), factors_(std::move(factors)) {}
 
   bool empty() const { return factors_.empty(); }
 

@@ -68,11 +68,12 @@ struct CompareOptions {
 };
 
 struct ConvertOptions {
-  std::string from;        // Hugging Face folder; or deck, run folder or checkpoint
-  std::string to;          // checkpoint; or Hugging Face folder
-  std::string dtype;       // of all tensors of the folder: bf16 | half | float | double
-  std::string shard_size;  // most bytes of a file of the folder
-  bool adapter = false;    // the adapters alone, as a folder of PEFT
+  std::string from;           // Hugging Face folder; or deck, run folder or checkpoint
+  std::string to;             // checkpoint; or Hugging Face folder
+  std::string dtype;          // of all tensors of the folder: bf16 | half | float | double
+  std::string shard_size;     // most bytes of a file of the folder
+  std::string adapter = {};   // folder of PEFT that is merged into a Hugging Face folder
+  bool adapter_only = false;  // the adapters of a run alone, as a folder of PEFT
 };
 
 struct BenchOptions {

@@ -49,8 +49,8 @@ ExportSettings settings_of(const ConvertOptions& options) {
 }
 
 std::string import_folder(const ConvertOptions& options) {
-  if (options.adapter) {
-    throw InputError("--adapter: is of a run; " + options.from + " is a Hugging Face folder");
+  if (options.adapter_only) {
+    throw InputError("--adapter-only: is of a run; " + options.from + " is a Hugging Face folder");
   }
   if (!options.dtype.empty() || !options.shard_size.empty()) {
     throw InputError(
@@ -78,20 +78,36 @@ std::string export_adapter(const ConvertOptions& options) {
 }
 
 std::string export_folder(const ConvertOptions& options) {
-  if (options.adapter) {
-    return export_adapter(options);
+  const ExportSettings settings = settings_of(options);
+  const ExportedFolder folder =
+      options.adapter.empty()
+          ? export_hugging_face(options.from, options.to, settings)
+          : merge_hugging_face(options.from, options.adapter, options.to, settings);
+  for (const std::string& remark : folder.remarks) {
+    fmt::print("{}\n", remark);
   }
-  const ExportedFolder folder = export_hugging_face(options.from, options.to, settings_of(options));
   return fmt::format("tensors={} bytes={} files={} dtype={}", folder.tensors, folder.bytes,
                      folder.files, folder.dtype);
+}
+
+std::string convert_as_asked(const ConvertOptions& options) {
+  if (!options.adapter.empty()) {
+    if (options.to.ends_with(".h5")) {
+      throw InputError(options.to + ": --adapter writes a Hugging Face folder, no checkpoint");
+    }
+    return export_folder(options);
+  }
+  if (model_kind(options.from) == ModelKind::hugging_face) {
+    return import_folder(options);
+  }
+  return options.adapter_only ? export_adapter(options) : export_folder(options);
 }
 
 }  // namespace
 
 Status convert(const ConvertOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
-  const bool from_folder = model_kind(options.from) == ModelKind::hugging_face;
-  const std::string line = from_folder ? import_folder(options) : export_folder(options);
+  const std::string line = convert_as_asked(options);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   fmt::print("{} -> {}: {} seconds={:.2f} peak_memory={}\n", options.from, options.to, line,
              seconds.count(), peak_resident_bytes());

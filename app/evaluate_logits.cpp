@@ -221,11 +221,20 @@ EvaluationReport evaluate_logits(const EvaluationInputs& inputs) {
       is_hdf5(path) ? read_hdf5(path) : read_jsonl(path, inputs.text);
   Writer writer(inputs.first ? inputs.options.write : "");
   Difference all;
-  for (const Prompt& prompt : prompts) {
-    const std::vector<double> logits = inputs.model.logits(prompt.tokens);
-    writer.add(prompt, logits);
-    if (!prompt.logits.empty()) {
-      compare(prompt, logits, all);
+  // Few at a time: the logits of a prompt are large.
+  const auto at_once = static_cast<std::size_t>(inputs.model.passes_at_once());
+  for (std::size_t first = 0; first < prompts.size(); first += at_once) {
+    const std::size_t end = std::min(first + at_once, prompts.size());
+    std::vector<std::vector<int>> documents;
+    for (std::size_t i = first; i < end; ++i) {
+      documents.push_back(prompts[i].tokens);
+    }
+    const auto logits = inputs.model.logits(documents);
+    for (std::size_t i = first; i < end; ++i) {
+      writer.add(prompts[i], logits[i - first]);
+      if (!prompts[i].logits.empty()) {
+        compare(prompts[i], logits[i - first], all);
+      }
     }
   }
   writer.close();

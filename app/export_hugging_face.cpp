@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/export_hugging_face.hpp"
 
-#include "app/adapter_factors.hpp"
 #include "app/folder_part.hpp"
 #include "app/hugging_face_model.hpp"
 #include "app/hugging_face_names.hpp"
 #include "app/hugging_face_origin.hpp"
+#include "app/hugging_face_stream.hpp"
 #include "app/model_source.hpp"
+#include "app/peft_adapter.hpp"
 #include "app/precision.hpp"
 #include "io/checkpoint_stream.hpp"
 #include "io/hugging_face_config.hpp"
@@ -192,8 +193,38 @@ void write_texts(const std::string& folder, const ModelSource& source,
   }
 }
 
+AdapterFactors factors_of(const InitSettings& weights, const ParameterTable& table) {
+  return weights.adapter.empty() ? AdapterFactors(weights.path, table)
+                                 : read_peft_factors(weights.adapter, table);
+}
+
+/// Gives all weights but those of adapters. Returns remarks on the rest.
+std::vector<std::string> read_weights(const InitSettings& weights, const ParameterTable& table,
+                                      const Taker& taker) {
+  if (weights.kind == InitSettings::Kind::checkpoint) {
+    read_checkpoint_stream(weights.path, table, taker,
+                           [](const Parameter& row) { return !row.of_adapter; });
+    return {};
+  }
+  const SafetensorsFolder folder(weights.path);
+  HuggingFaceStream stream(folder, table);
+  for (const Parameter& row : table.rows()) {
+    const auto head =
+        weights.adapter.empty() ? std::vector<std::byte>() : read_peft_head(weights.adapter, row);
+    if (!head.empty()) {
+      taker(row, 0, head);
+      continue;
+    }
+    std::int64_t begin = 0;
+    stream(row, [&](std::span<const std::byte> bytes) {
+      taker(row, begin, bytes);
+      begin += static_cast<std::int64_t>(bytes.size());
+    });
+  }
+  return stream.remarks();
+}
+
 struct ExportAs {
-  const std::string& checkpoint;
   const std::string& folder;
   const ExportSettings& settings;
   const ModelSource& source;
@@ -213,15 +244,24 @@ struct ExportAs {
         });
     const std::string dtype = dtype_named(usual_format(entries));
     SafetensorsWriter writer(folder, entries, settings.shard_bytes);
-    const AdapterFactors adapters(checkpoint, table);
+    const AdapterFactors adapters = factors_of(source.weights, table);
     Export taker(targets, adapters, writer);
-    read_checkpoint_stream(checkpoint, table, std::ref(taker),
-                           [](const Parameter& row) { return !row.of_adapter; });
+    const auto remarks = read_weights(source.weights, table, std::ref(taker));
     write_texts(folder, source, origin, dtype, as_kept);
     writer.finish();
-    return {static_cast<std::int64_t>(entries.size()), writer.bytes(), writer.files(), dtype};
+    return {static_cast<std::int64_t>(entries.size()), writer.bytes(), writer.files(), dtype,
+            remarks};
   }
 };
+
+ExportedFolder export_model(const ModelSource& source, const HuggingFaceOrigin* origin,
+                            const std::string& folder, const ExportSettings& settings) {
+  FolderPart part(folder);
+  const ExportedFolder exported =
+      with_storage(source.precision, ExportAs{part.path(), settings, source, origin});
+  part.finish();
+  return exported;
+}
 
 }  // namespace
 
@@ -232,12 +272,17 @@ ExportedFolder export_hugging_face(const std::string& checkpoint, const std::str
   if (origin && source.model.adapters.any()) {
     ++origin->updates;  // merged weights are no longer those of the folder
   }
-  FolderPart part(folder);
-  const ExportedFolder exported = with_storage(
-      source.precision,
-      ExportAs{source.weights.path, part.path(), settings, source, origin ? &*origin : nullptr});
-  part.finish();
-  return exported;
+  return export_model(source, origin ? &*origin : nullptr, folder, settings);
+}
+
+ExportedFolder merge_hugging_face(const std::string& from, const std::string& adapter,
+                                  const std::string& to, const ExportSettings& settings) {
+  ModelSource source = find_model(from, {}, "", adapter);
+  source.model = model_of_folder(from);
+  source.precision = precision_of_folder(from, source.model);
+  source.model.adapters = read_peft_config(adapter, source.model);
+  const HuggingFaceOrigin origin = HuggingFaceOrigin::of_folder(from);
+  return export_model(source, &origin, to, settings);
 }
 
 }  // namespace qnext

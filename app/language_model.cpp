@@ -118,20 +118,23 @@ class ModelOfStorage : public LanguageModel {
     return scores;
   }
 
-  std::vector<double> logits(const std::vector<int>& document) override {
-    Row row;
-    ScoresOfTokens unused;
-    add({document, {}}, unused, row);
-    const auto normed = forward(row);
-    std::vector<double> mine;
-    for (int first = 0; first < normed.extent_int(0); first += block) {
-      const auto host = on_host(logits_of(normed, first));
-      if (speaks() && grid_.place.data == 0) {
-        mine.insert(mine.end(), host.data(), host.data() + host.size());
-      }
+  std::vector<std::vector<double>> logits(const std::vector<std::vector<int>>& documents) override {
+    std::vector<std::vector<double>> all;
+    const int count = static_cast<int>(documents.size()), ranks = grid_.degrees.data;
+    for (int first = 0; first < count; first += ranks) {
+      // As in `score`: one without a document computes the last one with the others.
+      const int d = first + grid_.place.data;
+      const std::vector<int> spoken(speaks() && d < count ? 1 : 0, d);
+      const auto numbers = grid_.world.all_gather(spoken);
+      append(
+          numbers,
+          grid_.world.all_gather(logits_of_document(documents[std::min(d, count - 1)], d < count)),
+          documents, all);
     }
-    return grid_.world.ranks() == 1 ? mine : grid_.world.all_gather(mine);
+    return all;
   }
+
+  int passes_at_once() const override { return grid_.degrees.data; }
 
  private:
   // Whole layers, so that stages have about the same work.
@@ -219,6 +222,36 @@ class ModelOfStorage : public LanguageModel {
                          static_cast<int>(borders[r] / rows), logits);
     }
     return logits;
+  }
+
+  // Of a document that goes through the model alone; nothing where another rank speaks.
+  std::vector<double> logits_of_document(const std::vector<int>& document, bool wanted) {
+    Row row;
+    ScoresOfTokens unused;
+    add({document, {}}, unused, row);
+    const auto normed = forward(row);
+    std::vector<double> mine;
+    for (int first = 0; first < normed.extent_int(0); first += block) {
+      const auto host = on_host(logits_of(normed, first));
+      if (speaks() && wanted) {
+        mine.insert(mine.end(), host.data(), host.data() + host.size());
+      }
+    }
+    return mine;
+  }
+
+  // `logits` of those `numbers` one behind the other, in the order of the ranks; `all` gets them in
+  // that of the documents.
+  void append(const std::vector<int>& numbers, const std::vector<double>& logits,
+              const std::vector<std::vector<int>>& documents,
+              std::vector<std::vector<double>>& all) const {
+    all.resize(all.size() + numbers.size());
+    auto begin = logits.begin();
+    for (const int number : numbers) {
+      const auto end = begin + static_cast<std::ptrdiff_t>(documents[number].size()) * vocabulary();
+      all[number].assign(begin, end);
+      begin = end;
+    }
   }
 
   // Adds the answers of a row to `mine` where this rank speaks, and they are wanted.

@@ -39,8 +39,12 @@ class LanguageModel {
   /// in turns; what shares one, and so every bit, does not depend on their number.
   virtual std::vector<ScoresOfTokens> score(const std::vector<ScoredTokens>& documents) = 0;
 
-  /// logits (T, V) of one document.
-  virtual std::vector<double> logits(const std::vector<int>& document) = 0;
+  /// logits (T, V) of each document, one in each forward pass. Data ranks take these in turns too.
+  virtual std::vector<std::vector<double>> logits(
+      const std::vector<std::vector<int>>& documents) = 0;
+
+  /// So many forward passes go on at a time: the data ranks.
+  virtual int passes_at_once() const = 0;
 };
 
 /// `tokens`: of one forward pass, and of a document, at most.

@@ -12,8 +12,8 @@ namespace qnext {
 
 /// Gives the parameters their first values: random numbers, or those of a checkpoint, of the newest
 /// checkpoint of a run folder, or of a Hugging Face folder; moved by one rounding where `init`
-/// names a member of an ensemble. Returns what checkpoints of the run keep of the folder that the
-/// model was in, if it was in one.
+/// names a member of an ensemble. Adapters that are not there begin as nothing beside the weights.
+/// Returns what checkpoints of the run keep of the folder that the model was in, if it was in one.
 std::optional<HuggingFaceOrigin> start_weights(const InitSettings& init, std::uint64_t seed,
                                                const ParameterTable& table,
                                                const Communicator& world = {});

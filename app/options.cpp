@@ -149,12 +149,20 @@ void add_convert(CLI::App& command, ConvertOptions& options) {
       .add_option("from", options.from,
                   "Hugging Face folder; or checkpoint, run folder or deck of a run")
       ->required();
-  command.add_option("to", options.to, "checkpoint; or Hugging Face folder")->required();
+  command
+      .add_option("to", options.to,
+                  "checkpoint; or Hugging Face folder, of a checkpoint or with --adapter")
+      ->required();
   command.add_option("--dtype", options.dtype,
                      "of all tensors of the folder: bf16, half, float or double; as in the folder "
                      "that the model is from, or in the checkpoint, if absent");
-  command.add_flag("--adapter", options.adapter,
-                   "write the adapters of a run alone, as a folder of PEFT; else they are merged");
+  auto* const adapter = command.add_option(
+      "--adapter", options.adapter,
+      "folder of PEFT whose adapters are merged into the weights of a Hugging Face folder");
+  command
+      .add_flag("--adapter-only", options.adapter_only,
+                "write the adapters of a run alone, as a folder of PEFT; else they are merged")
+      ->excludes(adapter);
   command.add_option("--shard-size", options.shard_size,
                      "most bytes of a file of the folder; 5 GB if absent");
 }

@@ -132,6 +132,43 @@ void check_extents(const SafetensorsFile& file, const SafeTensor& tensor, const 
   }
 }
 
+/// A factor as the table has it: its numbers in the order of the row.
+struct TakenFactor {
+  std::string name;
+  SafeTensor tensor;
+  std::vector<std::byte> ordered;  // its bytes, where the file has another order
+
+  TakenFactor(const SafetensorsFile& file, const Parameter& row, const AdapterConfig& adapters) {
+    const PeftFactor factor = peft_factor(row, adapters);
+    name = factor.name;
+    const auto found = file.tensors().find(name);
+    if (found == file.tensors().end()) {
+      throw InputError(file.path() + ": " + name + " is not there");
+    }
+    tensor = found->second;
+    check_extents(file, tensor, name, factor.extents);
+    format_of(tensor, name);  // refuses what is no floating-point number
+    if (factor.experts_last) {
+      ordered = experts_first(row, tensor.bytes);
+      tensor.bytes = ordered;
+    }
+  }
+  TakenFactor(const TakenFactor&) = delete;
+  TakenFactor& operator=(const TakenFactor&) = delete;
+};
+
+// Before a model of that rank takes memory.
+void check_factors(const SafetensorsFile& file, const AdapterConfig& adapters, ModelConfig model) {
+  model.adapters = adapters;
+  ParameterTable table;
+  const Model<float> registered(model, ProcessGrid{}, table);
+  for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      const TakenFactor taken(file, row, adapters);
+    }
+  }
+}
+
 // Each pattern matches last words of names, as PEFT has it.
 void check_alpha_pattern(const Json* patterns, const std::vector<std::string>& projections,
                          const std::string& where) {
@@ -175,23 +212,25 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
   const Json* const stabilised = config.find("use_rslora");
   adapters.rank_stabilised =
       stabilised != nullptr && !stabilised->is_null() && stabilised->boolean(where("use_rslora"));
-  adapters.targets = projections_in(SafetensorsFile(weights_of(folder)), model, adapters.rank);
+  const SafetensorsFile file(weights_of(folder));
+  adapters.targets = projections_in(file, model, adapters.rank);
+  check_factors(file, adapters, model);
   check_alpha_pattern(config.find("alpha_pattern"), adapters.targets, where("alpha_pattern"));
   return adapters;
 }
 
 namespace {
 
-// The file's take the place of the folder's, as PEFT has it: they are the same unless it says so.
-void import_head(const SafetensorsFile& file, const ParameterTable& table, const Parameter& row) {
+// The head's weight that stands beside its adapter, which takes the place of the folder's, as PEFT
+// has it: they are the same unless it says so. Null: none.
+const SafeTensor* head_in(const SafetensorsFile& file, const Parameter& row) {
   const auto found = file.tensors().find(peft_head);
-  if (found == file.tensors().end()) {
-    return;
+  if (row.name != "lm_head.weight" || found == file.tensors().end()) {
+    return nullptr;
   }
   const auto& extent = row.shard.global_extent;
   check_extents(file, found->second, peft_head, {extent[0], extent[1]});
-  fill_row(table, row, {{peft_head, {extent[0], extent[1]}, {{}, extent}}},
-           [&](const std::string&) -> const SafeTensor& { return found->second; });
+  return &found->second;
 }
 
 }  // namespace
@@ -200,27 +239,46 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
   const SafetensorsFile file(weights_of(folder));
   fence(Exec{}, "import: the adapters are overwritten");
   for (const Parameter& row : table.rows()) {
-    if (row.name == "lm_head.weight") {
-      import_head(file, table, row);
+    if (const SafeTensor* const head = head_in(file, row)) {
+      fill_row(table, row, {{peft_head, head->extents, {{}, row.shard.global_extent}}},
+               [&](const std::string&) -> const SafeTensor& { return *head; });
     }
     if (!row.of_adapter) {
       continue;
     }
-    const PeftFactor factor = peft_factor(row, table.adapters());
-    const HuggingFaceTensor source = {factor.name, factor.extents, {{}, row.shard.global_extent}};
-    const auto found = file.tensors().find(source.name);
-    if (found == file.tensors().end()) {
-      throw InputError(file.path() + ": " + source.name + " is not there");
-    }
-    SafeTensor tensor = found->second;
-    check_extents(file, tensor, source.name, source.extents);
-    std::vector<std::byte> ordered;
-    if (factor.experts_last) {
-      ordered = experts_first(row, tensor.bytes);
-      tensor.bytes = ordered;
-    }
-    fill_row(table, row, {source}, [&](const std::string&) -> const SafeTensor& { return tensor; });
+    const TakenFactor factor(file, row, table.adapters());
+    const HuggingFaceTensor source = {
+        factor.name, factor.tensor.extents, {{}, row.shard.global_extent}};
+    fill_row(table, row, {source},
+             [&](const std::string&) -> const SafeTensor& { return factor.tensor; });
   }
+}
+
+std::vector<std::byte> read_peft_head(const std::string& folder, const Parameter& row) {
+  const SafetensorsFile file(weights_of(folder));
+  const SafeTensor* const head = head_in(file, row);
+  if (head == nullptr) {
+    return {};
+  }
+  const NumberFormat to = number_format_of(row.type);
+  std::vector<std::byte> numbers(static_cast<std::size_t>(head->elements() * bytes_of(to)));
+  convert_numbers(format_of(*head, peft_head), head->bytes.data(), to, numbers.data(),
+                  head->elements());
+  return numbers;
+}
+
+AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table) {
+  const SafetensorsFile file(weights_of(folder));
+  std::map<std::string, std::vector<double>> factors;
+  for (const Parameter& row : table.rows()) {
+    if (row.of_adapter) {
+      const TakenFactor factor(file, row, table.adapters());
+      auto& numbers = factors[row.name];
+      numbers.resize(static_cast<std::size_t>(factor.tensor.elements()));
+      convert_elements(factor.tensor, factor.name, 0, factor.tensor.elements(), numbers.data());
+    }
+  }
+  return {table.adapters(), std::move(factors)};
 }
 
 namespace {
@@ -333,7 +391,7 @@ std::string base_of(const std::string& checkpoint) {
 ExportedAdapter export_peft(const std::string& checkpoint, const std::string& folder) {
   const ModelSource source = find_model(checkpoint, {}, "");
   if (!source.model.adapters.any()) {
-    throw InputError(checkpoint + ": has no adapters; without --adapter the model is written");
+    throw InputError(checkpoint + ": has no adapters; without --adapter-only the model is written");
   }
   FolderPart part(folder);
   const ExportedAdapter exported =

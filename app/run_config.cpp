@@ -5,7 +5,7 @@
 #include "app/degrees.hpp"
 #include "app/fine_tune_section.hpp"
 #include "app/hugging_face_model.hpp"
-#include "app/import_hugging_face.hpp"
+#include "app/hugging_face_stream.hpp"
 #include "app/model_section.hpp"
 #include "io/deck.hpp"
 #include "io/hugging_face_config.hpp"
@@ -283,19 +283,6 @@ MicrobatchShape RunConfig::shape(int documents) const {
   return shape;
 }
 
-namespace {
-
-std::optional<ModelConfig> model_of_folder(const InitSettings& init) {
-  if (init.kind != InitSettings::Kind::hugging_face) {
-    return std::nullopt;
-  }
-  ModelConfig model = model_config(HuggingFaceConfig::read(init.path));
-  model.mtp_modules = has_mtp_weights(init.path) ? 1 : 0;
-  return model;
-}
-
-}  // namespace
-
 Machine machine_of(const RunConfig& config) {
   return config.machine.empty() ? Machine::typical() : Machine::read(config.machine);
 }
@@ -305,7 +292,10 @@ RunConfig read_run_config(const Deck& deck, std::optional<int> ranks) {
   const Section run = deck.section("run"), model = deck.section("model");
   config.run = read_run(run);
   config.init = read_init(model);
-  const std::optional<ModelConfig> folder = model_of_folder(config.init);
+  std::optional<ModelConfig> folder;
+  if (config.init.kind == InitSettings::Kind::hugging_face) {
+    folder = model_of_folder(config.init.path);
+  }
   config.model = read_model(model, folder ? &*folder : nullptr);
   config.model.recompute = read_recompute(run);
   const FineTune fine_tune = read_fine_tune(deck.section("fine_tune"), config.model);

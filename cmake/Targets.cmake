@@ -141,6 +141,9 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT QNEXT_BACKEND STREQUAL "HIP")
   check_cxx_source_compiles("extern \"C\" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }"
                             QNEXT_HAS_LIBFUZZER)
   unset(CMAKE_REQUIRED_LINK_OPTIONS)
+  if(QNEXT_HAS_LIBFUZZER AND QNEXT_SANITIZE)
+    list(APPEND QNEXT_COMPILE_OPTIONS -fsanitize=fuzzer-no-link)  # counts the branches that an input takes
+  endif()
 endif()
 
 # Threads are not bound in tests, because several of them share the cores.

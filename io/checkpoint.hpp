@@ -8,6 +8,7 @@
 #include "parallel/shards.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -77,10 +78,12 @@ CheckpointContent read_checkpoint_content(const std::string& path);
 /// together they read all of the file once for the hashes. A wrong one is a BadNumberError on all
 /// ranks. A tensor that is missing, unknown, or of another type or shape is an InputError that
 /// names it, what was found and what is wanted; one whose name begins with `unused`, if that is not
-/// empty, may be unknown and is not read.
+/// empty, may be unknown and is not read. `wanted`: whether a parameter is read, which it otherwise
+/// need not be there for; absent: all are.
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
                              const std::vector<TensorFamily>& families,
-                             const Communicator& world = {}, const std::string& unused = {});
+                             const Communicator& world = {}, const std::string& unused = {},
+                             const std::function<bool(const Parameter&)>& wanted = {});
 
 /// A tensor of a checkpoint without its elements.
 struct CheckpointTensor {

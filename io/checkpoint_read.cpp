@@ -140,10 +140,20 @@ CheckpointContent read_checkpoint_content(const std::string& path) {
 
 void read_checkpoint_tensors(const std::string& path, const ParameterTable& table,
                              const std::vector<TensorFamily>& families, const Communicator& world,
-                             const std::string& unused) {
+                             const std::string& unused,
+                             const std::function<bool(const Parameter&)>& wanted) {
   const Hdf5File file = open_checkpoint(path);
   fence(Exec{}, "checkpoint: the tensors are read from a file");
-  const auto tensors = tensors_of(table, families, {});
+  auto tensors = tensors_of(table, families, {});
+  if (wanted) {
+    std::set<const Shard*> left;
+    for (const Parameter& row : table.rows()) {
+      if (!wanted(row)) {
+        left.insert(&row.shard);
+      }
+    }
+    std::erase_if(tensors, [&](const FileTensor& tensor) { return left.count(tensor.shard) > 0; });
+  }
   const auto datasets = gather_datasets(tensors, world);
   compare_names(file, "parameters", datasets, unused);
   for (const TensorFamily& family : families) {

@@ -35,8 +35,38 @@ one, four = (json.load(open(name)) for name in ("perplexity.json", "perplexity_o
 # A thousand roundings of 1e-16 in each logit at most.
 assert one["tokens"] == four["tokens"] and abs(one["loss"] - four["loss"]) < 1e-12 * one["loss"]
 PYTHON
-expect_status 0 on 2 "$QNEXT" evaluate logits run prompts.jsonl --write logits_on.jsonl parallel.data=2
-[ "$(wc -l <logits_on.jsonl)" -eq 3 ] || fail "more than one rank writes"
+# Prompts are dealt out to data ranks, three to two of them and to three, and written in their order by the first.
+expect_status 0 "$QNEXT" evaluate logits run prompts.jsonl --write logits_one.jsonl
+write_on() {  # RANKS DEGREES
+  expect_status 0 on "$1" "$QNEXT" evaluate logits run prompts.jsonl --write logits_on.jsonl "${@:2}"
+  cmp logits_one.jsonl logits_on.jsonl || fail "$*: other logits are written"
+}
+write_on 2 parallel.data=2
+write_on 2 parallel.expert=2
+write_on 3
+write_on 4 parallel.data=2 parallel.pipeline=2
+
+# The same with an adapter beside a folder.
+run adapted 1 run.steps=4 model.init=run 'fine_tune.lora={r: 3, lora_alpha: 12, target_modules: all-linear}' \
+  'optimizer.learning_rate={peak: 5.0e-2, schedule: constant}'
+expect_status 0 "$QNEXT" convert run folder
+expect_status 0 "$QNEXT" convert adapted adapter --adapter-only
+adapted() {  # RANKS DEGREES: into adapted_RANKS.json
+  expect_status 0 on "$1" "$QNEXT" evaluate perplexity folder text.txt --window 100 --adapter adapter --precision double \
+    --output "adapted_$1.json" "${@:2}"
+}
+adapted 1
+for degrees in parallel.data=2 parallel.expert=2 parallel.pipeline=2; do
+  adapted 2 $degrees
+  cmp adapted_1.json adapted_2.json || fail "an adapter with $degrees: other bits"
+done
+adapted 4 parallel.tensor=2 parallel.expert=4
+python3 - <<'PYTHON' || fail "four ranks with an adapter are further off than roundings"
+import json
+run, one, four = (json.load(open(name)) for name in ("perplexity.json", "adapted_1.json", "adapted_4.json"))
+assert one["tokens"] == four["tokens"] and abs(one["loss"] - four["loss"]) < 1e-12 * one["loss"]
+assert abs(one["loss"] - run["loss"]) > 1e-3, "the adapter does nothing"
+PYTHON
 
 expect_status 2 on 2 "$QNEXT" evaluate perplexity run text.txt parallel.tensor=3
 expect_text "parallel.tensor = 3"

@@ -16,6 +16,22 @@ done
   fail "four ranks write something else"
 [ "$(grep -c tokens/s speeds)" -eq 1 ] || fail "more than the first rank speaks"
 
+# The same with adapters, of a run and beside a folder.
+run adapted 1 run.steps=4 model.init=run 'fine_tune.lora={r: 3, lora_alpha: 12, target_modules: all-linear}' \
+  'optimizer.learning_rate={peak: 5.0e-2, schedule: constant}'
+expect_status 0 "$QNEXT" convert run folder
+expect_status 0 "$QNEXT" convert adapted adapter --adapter-only
+greedy="$QNEXT generate adapted --tokens 7,8,9,10,11 --length 12 --ids --temperature 0"
+adapted=$($greedy 2>/dev/null)
+[ "$(echo $adapted | wc -w)" -eq 17 ] && [ "$adapted" != "$one" ] || fail "adapters change nothing: $adapted"
+for degrees in parallel.tensor=2 parallel.pipeline=2 parallel.expert=2 parallel.data=2; do
+  [ "$(on 2 $greedy "$degrees" 2>/dev/null)" = "$adapted" ] || fail "adapters: $degrees writes something else"
+done
+greedy="$QNEXT generate folder --adapter adapter --precision double --tokens 7,8,9,10,11 --length 12 --ids --temperature 0"
+[ "$($greedy 2>/dev/null)" = "$adapted" ] || fail "an adapter beside a folder writes something else"
+[ "$(on 4 $greedy parallel.tensor=2 parallel.pipeline=2 parallel.expert=2 2>/dev/null)" = "$adapted" ] ||
+  fail "four ranks with an adapter beside a folder write something else"
+
 # Another seed on one rank is another seed on two.
 drawn=$("$QNEXT" generate run --tokens 7,8,9 --length 12 --ids --seed 5 2>/dev/null)
 [ "$(on 2 "$QNEXT" generate run --tokens 7,8,9 --length 12 --ids --seed 5 parallel.pipeline=2 2>/dev/null)" = "$drawn" ] ||

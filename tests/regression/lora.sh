@@ -6,9 +6,10 @@
 . "$QNEXT_SOURCE/tests/regression/chat_folder.sh"
 
 make_chats
+lora=('fine_tune.lora={r: 3, lora_alpha: 6, target_modules: all-linear}'
+  'fine_tune.lora.target_parameters=[mlp.experts.gate_up_proj, down_proj, mlp.gate.weight, lm_head.weight, mtp.fc.weight, mtp.layers.0.mlp.experts.down_proj]')
 adapt() {
-  tune 'fine_tune.lora={r: 3, lora_alpha: 6, target_modules: all-linear}' \
-    'fine_tune.lora.target_parameters=[mlp.experts.gate_up_proj, down_proj, mlp.gate.weight, lm_head.weight, mtp.fc.weight, mtp.layers.0.mlp.experts.down_proj]' \
+  tune "${lora[@]}" \
     'optimizer.learning_rate={peak: 2.0e-2, schedule: cosine, warmup: 2, steps: 6}' "$@"
 }
 tensors() { "$QNEXT" info "$1" --tensors | grep -E ' (BF16|F32) \(|parameters/|optimizer/'; }
@@ -38,6 +39,26 @@ done
 # The first loss is that of the model without adapters.
 expect_status 0 tune output.folder=full run.steps=2
 [ "$(metric full loss | head -n 1)" = "$(metric whole_float loss | head -n 1)" ] || fail "adapters do not begin as nothing"
+
+# A checkpoint is begun with as a folder is: its weights frozen, adapters that begin as nothing.
+on_made() {
+  tiny model.vocabulary=400 run.dropout=0 model.init=made run.steps=5 "$@"
+}
+expect_status 0 on_made output.folder=on_made_all
+expect_status 0 on_made output.folder=on_made "${lora[@]}"
+[ "$(metric on_made_all loss | head -n 1)" = "$(metric on_made loss | head -n 1)" ] ||
+  fail "adapters beside a checkpoint do not begin as nothing"
+"$QNEXT" info made --tensors | grep parameters/ >of_made
+"$QNEXT" info on_made --tensors | grep parameters/ | tee on_made.all | grep -v lora_ >on_made.frozen
+cmp of_made on_made.frozen || fail "weights of the checkpoint were changed"
+[ "$(grep -c lora_ on_made.all)" -eq "$("$QNEXT" info whole_float --tensors | grep -c 'parameters/.*lora_')" ] ||
+  fail "the checkpoint has not all adapters"
+# And one with adapters goes on with them, but not without.
+expect_status 0 on_made output.folder=on_adapters model.init=on_made run.steps=0 \
+  'optimizer.learning_rate={peak: 1e-3, schedule: constant}' "${lora[@]}"
+"$QNEXT" info on_adapters --tensors | grep parameters/ | cmp - on_made.all || fail "the adapters begin anew"
+expect_status 2 on_made output.folder=refused model.init=on_made
+expect_text "has adapters beside its weights, and all weights are trained here; qnext convert on_made/checkpoints/step_5.h5 FOLDER merges them"
 
 # One number of each gradient, and two of each moment, for each number of the adapters, and up to 63 of
 # padding for each bucket.

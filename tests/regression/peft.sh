@@ -39,15 +39,28 @@ for model in "folder --adapter adapter" merged; do
 done
 cmp written_folder written_merged || fail "the merged model writes another text"
 
+# Merged into the folder without a run: the same model, and the same bytes as out of a run in float.
+expect_status 0 "$QNEXT" convert folder merged_double --adapter adapter --dtype double
+expect_text "dtype=float64"
+same_number "the folder merged in double" "$beside" "$(sum_of merged_double --precision double)" 1e-12
+expect_status 0 take output.folder=taken_float
+expect_status 0 "$QNEXT" convert taken_float merged_of_run
+expect_status 0 "$QNEXT" convert folder merged_directly --adapter adapter
+expect_status 0 "$QNEXT" convert folder merged_with_head --adapter with_head
+for folder in of_run directly with_head; do "$QNEXT" info merged_$folder --tensors | grep ' F32 (' >tensors_$folder; done
+cmp tensors_directly tensors_with_head || fail "the head's weight beside the adapter merges to another model"
+cmp tensors_of_run tensors_directly && [ "$(wc -l <tensors_directly)" -gt 40 ] || fail "two ways to merge differ"
+cmp folder/tokenizer.json merged_directly/tokenizer.json
+
 # What was read is written, number by number, beside a config that says the same.
 expect_status 0 take output.folder=copied
-expect_status 0 "$QNEXT" convert copied copy --adapter
+expect_status 0 "$QNEXT" convert copied copy --adapter-only
 expect_text "tensors=32"
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter copy || fail "the written adapter is another one"
 
 # A trained one is read again as what it is; another seed of an adapter of one's own is another start.
 expect_status 0 tune fine_tune.lora.adapter=adapter output.folder=trained
-expect_status 0 "$QNEXT" convert trained trained_adapter --adapter
+expect_status 0 "$QNEXT" convert trained trained_adapter --adapter-only
 trained=$(sum_of trained)
 same_number "the trained adapter" "$trained" "$(sum_of folder --adapter trained_adapter)" 0
 python3 -c "import sys; a, b = map(float, sys.argv[1:]); sys.exit(not a > b)" "$trained" "$without" ||
@@ -106,9 +119,18 @@ expect_status 2 tune fine_tune.lora.adapter=adapter fine_tune.lora.target_module
 expect_text "fine_tune.lora.target_modules = [q_proj]: the adapter is beside other projections"
 expect_status 2 "$QNEXT" evaluate loglikelihood taken answers.jsonl --adapter adapter
 expect_text "--adapter adapter: comes beside a Hugging Face folder, and taken is none"
-expect_status 2 "$QNEXT" convert folder x --adapter
-expect_text "--adapter: is of a run; folder is a Hugging Face folder"
-expect_status 2 "$QNEXT" convert made x --adapter
-expect_text "made: has no adapters; without --adapter the model is written"
-expect_status 2 "$QNEXT" convert taken x --adapter --dtype bf16
+expect_status 2 "$QNEXT" convert folder x --adapter-only
+expect_text "--adapter-only: is of a run; folder is a Hugging Face folder"
+expect_status 2 "$QNEXT" convert taken x --adapter adapter
+expect_text "--adapter adapter: comes beside a Hugging Face folder, and taken is none"
+expect_status 2 "$QNEXT" convert folder x.h5 --adapter adapter
+expect_text "x.h5: --adapter writes a Hugging Face folder, no checkpoint"
+expect_status 2 "$QNEXT" convert folder merged --adapter adapter
+expect_text "merged: is there already; it is not replaced"
+expect_status 2 "$QNEXT" convert folder x --adapter wrong
+expect_text "has the extents (3, 31), wanted are (3, 32)"
+[ ! -e x ] && [ ! -e x.part ] || fail "a refused merge leaves something"
+expect_status 2 "$QNEXT" convert made x --adapter-only
+expect_text "made: has no adapters; without --adapter-only the model is written"
+expect_status 2 "$QNEXT" convert taken x --adapter-only --dtype bf16
 expect_text "--dtype and --shard-size are not of an adapter: it has the type of the run"

@@ -2,6 +2,7 @@
 #include "app/commands.hpp"
 #include "app/process_memory.hpp"
 #include "tests/hugging_face_folder.hpp"
+#include "tests/peft_folder.hpp"
 
 #include <gtest/gtest.h>
 
@@ -36,7 +37,8 @@ void write_sparse(const std::string& folder, const std::vector<SafetensorsWriter
 }
 
 // What a conversion may take: three of the largest tensors and 100 MB, whatever the model's size.
-// The model is twice as large, so that one that is read whole is found out, in both directions.
+// The model is twice as large, so that one that is read whole is found out, in both directions, and
+// where an adapter is merged on the way.
 TEST(ConvertMemory, DoesNotGrowWithTheModel) {
   const TemporaryFolder folder;
   const FolderForm form = large_form();
@@ -53,7 +55,18 @@ TEST(ConvertMemory, DoesNotGrowWithTheModel) {
   write_sparse(folder / "from", entries);
   convert({folder / "from", folder / "model.h5", "", ""});
   EXPECT_LT(peak_resident_bytes(), bound);
+  std::vector<test::Factors> adapters;
+  for (int i = 0; i < form.config.num_hidden_layers; ++i) {
+    const int out = form.config.hidden_size,
+              in = form.config.linear_num_value_heads * form.config.linear_value_head_dim;
+    adapters.push_back({fmt::format("model.layers.{}.linear_attn.out_proj", i), out, in,
+                        std::vector<float>(16 * in, 0.5f), std::vector<float>(out * 16, 0.5f)});
+  }
+  test::write_peft_folder(folder / "adapter", 16, adapters);
+  convert({folder / "from", folder / "merged", "", "", folder / "adapter"});
+  EXPECT_LT(peak_resident_bytes(), bound);
   std::filesystem::remove_all(folder / "from");
+  std::filesystem::remove_all(folder / "merged");
   convert({folder / "model.h5", folder / "to", "", "100 MB"});
   EXPECT_LT(peak_resident_bytes(), bound);
   EXPECT_GT(peak_resident_bytes(), 0);

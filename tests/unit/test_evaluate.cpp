@@ -55,13 +55,21 @@ class Alphabet : public LanguageModel {
   int passes = 0;
   int broken = -1;  // a token of which the model says no number
 
-  std::vector<double> logits(const std::vector<int>& document) override {
-    std::vector<double> all(document.size() * vocabulary_, 0.0);
-    for (std::size_t t = 0; t < document.size(); ++t) {
-      all[t * vocabulary_ + (document[t] + 1) % vocabulary_] = static_cast<double>(t + 1);
+  std::vector<std::vector<double>> logits(const std::vector<std::vector<int>>& documents) override {
+    asked.push_back(static_cast<int>(documents.size()));
+    std::vector<std::vector<double>> all;
+    for (const std::vector<int>& document : documents) {
+      auto& rows = all.emplace_back(document.size() * vocabulary_, 0.0);
+      for (std::size_t t = 0; t < document.size(); ++t) {
+        rows[t * vocabulary_ + (document[t] + 1) % vocabulary_] = static_cast<double>(t + 1);
+      }
     }
     return all;
   }
+
+  int at_once = 1;
+  std::vector<int> asked;  // documents of each call for logits
+  int passes_at_once() const override { return at_once; }
 
  private:
   int vocabulary_, most_;
@@ -364,6 +372,22 @@ TEST(Logits, WhatIsWrittenIsRead) {
     EXPECT_EQ(number(read, "max_difference"), 0.0);
     EXPECT_TRUE(read.passed());
   }
+}
+
+// What ranks compute at a time is asked for at a time, and nothing else: logits are large.
+TEST(Logits, AreAskedForInPassesThatGoOnAtOnce) {
+  const TemporaryFolder folder;
+  write_bytes(folder / "prompts.jsonl",
+              "{\"prompt\": \"abc\"}\n{\"prompt\": \"d\"}\n{\"prompt\": \"ef\"}\n");
+  EvaluateOptions options{.data = folder / "prompts.jsonl", .write = folder / "one.jsonl"};
+  run(evaluate_logits, options);
+  options.write = folder / "two.jsonl";
+  Alphabet model(256, options.window);
+  model.at_once = 2;
+  TextTokens text(std::nullopt);
+  evaluate_logits({options, model, text});
+  EXPECT_EQ(model.asked, (std::vector<int>{2, 1}));
+  EXPECT_EQ(test::bytes_of(folder / "one.jsonl"), test::bytes_of(folder / "two.jsonl"));
 }
 
 TEST(Logits, RefusesWhatIsNoLogits) {
