@@ -12,7 +12,8 @@
 
 namespace qnext {
 
-/// The factors A and B of all adapters of a model, in double: small, whatever the model is.
+/// The factors A and B of all adapters of a model, in double: eight bytes for each number of them,
+/// whatever the model is.
 class AdapterFactors {
  public:
   /// `table` need not be laid out.
