@@ -121,7 +121,8 @@ Decoder<Storage>::Decoder(const Model<Storage>& model, const ProcessGrid& grid,
       chosen_("chosen_rows", tokens_of_step(limits), model.config().width),
       hidden_("hidden_rows", limits.drafts > 0 ? tokens_of_step(limits) : 0, model.config().width),
       lent_("lent_rows", hidden_.extent(0), model.config().width),
-      logits_("logits", std::int64_t{1} * tokens_of_step(limits) * model.config().vocabulary) {
+      logits_("logits", std::int64_t{1} * tokens_of_step(limits) * model.config().vocabulary),
+      low_("head_low", tokens_of_step(limits), model.config().adapters.rank) {
   require(tokens_of_step(limits) <= most_tokens(), std::to_string(tokens_of_step(limits)) +
                                                        " tokens step together, at most " +
                                                        std::to_string(most_tokens()) + " can");
@@ -356,7 +357,7 @@ typename Decoder<Storage>::Logits Decoder<Storage>::logits_of(int rows) {
   const auto& head = model_.head();
   const std::int64_t begin = std::int64_t{rows} * head.first_token();
   model_.logits(exec_, first_rows<Storage>(chosen_, rows),
-                Tensor<Real, 2>(logits_.data() + begin, rows, head.tokens_of_rank()));
+                Tensor<Real, 2>(logits_.data() + begin, rows, head.tokens_of_rank()), low_);
   return on_host(rows);
 }
 

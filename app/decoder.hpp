@@ -152,6 +152,7 @@ class Decoder {
   Tensor<Storage, 2> hidden_;  // (documents kept, D)  those of each slot that the module wants
   Tensor<Storage, 2> lent_;    // (tokens of a step, D)  what the module takes for them
   Tensor<Real, 1> logits_;     // tokens of a step x V: of each tensor rank (tokens, V of the rank)
+  Tensor<Storage, 2> low_;     // (tokens of a step, r)  for an adapter of the head
   Exec exec_;
 };
 

@@ -209,6 +209,12 @@ std::vector<std::string> read_weights(const InitSettings& weights, const Paramet
   const SafetensorsFolder folder(weights.path);
   HuggingFaceStream stream(folder, table);
   for (const Parameter& row : table.rows()) {
+    const auto head =
+        weights.adapter.empty() ? std::vector<std::byte>() : read_peft_head(weights.adapter, row);
+    if (!head.empty()) {
+      taker(row, 0, head);
+      continue;
+    }
     std::int64_t begin = 0;
     stream(row, [&](std::span<const std::byte> bytes) {
       taker(row, begin, bytes);
@@ -272,10 +278,9 @@ ExportedFolder export_hugging_face(const std::string& checkpoint, const std::str
 ExportedFolder merge_hugging_face(const std::string& from, const std::string& adapter,
                                   const std::string& to, const ExportSettings& settings) {
   ModelSource source = find_model(from, {}, "", adapter);
-  const AdapterConfig adapters = source.model.adapters;
   source.model = model_of_folder(from);
   source.precision = precision_of_folder(from, source.model);
-  source.model.adapters = adapters;
+  source.model.adapters = read_peft_config(adapter, source.model);
   const HuggingFaceOrigin origin = HuggingFaceOrigin::of_folder(from);
   return export_model(source, &origin, to, settings);
 }

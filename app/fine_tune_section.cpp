@@ -14,6 +14,8 @@ namespace {
 
 constexpr const char* all_linear = "all-linear";
 constexpr const char* experts = "experts.";
+constexpr const char* lm_head = "lm_head";
+constexpr const char* mtp = "mtp.";
 
 // The last word of the name, or two of stacked experts.
 std::string last_words(const std::string& projection) {
@@ -21,10 +23,14 @@ std::string last_words(const std::string& projection) {
   return weight_of(projection) == projection ? experts + word : word;
 }
 
-// Those of the projections, each once, in the order of the model.
+// Those of the projections, each once, in the order of the model. The module for multi-token
+// prediction is left out, as it is in transformers.
 std::vector<std::string> projection_words(const std::vector<std::string>& projections) {
   std::vector<std::string> words;
   for (const std::string& projection : projections) {
+    if (projection.starts_with(mtp)) {
+      continue;
+    }
     const std::string word = last_words(projection);
     if (std::find(words.begin(), words.end(), word) == words.end()) {
       words.push_back(word);
@@ -33,10 +39,12 @@ std::vector<std::string> projection_words(const std::vector<std::string>& projec
   return words;
 }
 
-// Those that are linear modules of transformers, which the word stands for.
+// Those that are linear modules of transformers and not the head, which the word stands for.
 std::vector<std::string> linear_words(const ModelConfig& model) {
   std::vector<std::string> projections = adapter_projections(model);
-  std::erase_if(projections, [](const std::string& each) { return weight_of(each) == each; });
+  std::erase_if(projections, [](const std::string& each) {
+    return weight_of(each) == each || each.ends_with(".mlp.gate") || each == lm_head;
+  });
   return projection_words(projections);
 }
 
@@ -65,10 +73,8 @@ std::vector<std::string> read_parameters(const Section& lora, const ModelConfig&
   constexpr const char* key = "target_parameters";
   auto targets = lora.get<std::vector<std::string>>(key, {});
   for (std::string& target : targets) {
-    target = projection_of(target);
-    if (target.find('.') == target.npos) {
-      target = experts + target;
-    }
+    const bool stacked = target.find('.') == target.npos;
+    target = stacked ? experts + target : projection_of(target);
   }
   check_known(lora, key, targets, model);
   return targets;
@@ -91,6 +97,30 @@ std::vector<std::string> read_targets(const Section& lora, const ModelConfig& mo
   return targets;
 }
 
+void add_layer(const std::string& layer, Mixer mixer, Mlp mlp, bool shared_expert,
+               std::vector<std::string>& projections) {
+  const auto add = [&](const char* part, std::initializer_list<const char*> words) {
+    for (const char* const word : words) {
+      projections.push_back(layer + part + "." + word);
+    }
+  };
+  if (mixer == Mixer::attention) {
+    add("self_attn", {"q_proj", "k_proj", "v_proj", "o_proj"});
+  } else {
+    add("linear_attn", {"in_proj_qkvz", "in_proj_ba", "out_proj"});
+  }
+  if (mlp == Mlp::dense) {
+    add("mlp", {"gate_proj", "up_proj", "down_proj"});
+    return;
+  }
+  add("mlp", {"gate"});
+  add("mlp.experts", {"gate_up_proj", "down_proj"});
+  if (shared_expert) {
+    add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
+    add("mlp", {"shared_expert_gate"});
+  }
+}
+
 void check_folder(const Section& lora, const AdapterConfig& adapters, const AdapterConfig& folder,
                   const ModelConfig& model) {
   lora.check(adapters.rank == folder.rank, "r", fmt::format("the adapter has {}", folder.rank));
@@ -107,25 +137,16 @@ void check_folder(const Section& lora, const AdapterConfig& adapters, const Adap
 std::vector<std::string> adapter_projections(const ModelConfig& model) {
   std::vector<std::string> projections;
   for (int i = 0; i < model.layers(); ++i) {
-    const std::string layer = fmt::format("model.layers.{}.", i);
-    const auto add = [&](const char* part, std::initializer_list<const char*> words) {
-      for (const char* const word : words) {
-        projections.push_back(layer + part + "." + word);
-      }
-    };
-    if (model.mixers[i] == Mixer::attention) {
-      add("self_attn", {"q_proj", "k_proj", "v_proj", "o_proj"});
-    } else {
-      add("linear_attn", {"in_proj_qkvz", "in_proj_ba", "out_proj"});
-    }
-    if (model.mlps[i] == Mlp::dense) {
-      add("mlp", {"gate_proj", "up_proj", "down_proj"});
-      continue;
-    }
-    add("mlp.experts", {"gate_up_proj", "down_proj"});
-    if (model.layer.experts.shared_width > 0) {
-      add("mlp.shared_expert", {"gate_proj", "up_proj", "down_proj"});
-    }
+    add_layer(fmt::format("model.layers.{}.", i), model.mixers[i], model.mlps[i],
+              model.layer.experts.shared_width > 0, projections);
+  }
+  if (!model.tied_head) {
+    projections.push_back(lm_head);
+  }
+  if (model.mtp_modules > 0) {
+    projections.push_back("mtp.fc");
+    add_layer("mtp.layers.0.", Mixer::attention, Mlp::experts, model.layer.experts.shared_width > 0,
+              projections);
   }
   return projections;
 }
@@ -141,6 +162,9 @@ std::vector<std::string> adapted_projections(const AdapterConfig& adapters,
 std::string unknown_target(const std::vector<std::string>& targets, const ModelConfig& model) {
   const auto projections = adapter_projections(model);
   for (const std::string& target : targets) {
+    if (target == lm_head && model.tied_head) {
+      return "lm_head is the embedding of this model, which takes no adapter";
+    }
     const AdapterConfig one{.rank = 1, .targets = {target}};
     if (std::none_of(projections.begin(), projections.end(), [&](const std::string& projection) {
           return one.targets_weight(weight_of(projection));

@@ -11,7 +11,7 @@ namespace qnext {
 
 /// The projections of a model that an adapter can be beside, by their whole names:
 /// "model.layers.3.self_attn.q_proj", "model.layers.3.mlp.experts.down_proj" of all experts of a
-/// layer. Not those of the module for multi-token prediction.
+/// layer, and at last those of the module for multi-token prediction, "mtp.fc".
 std::vector<std::string> adapter_projections(const ModelConfig& model);
 
 /// Those that have one.

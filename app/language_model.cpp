@@ -82,6 +82,7 @@ class ModelOfStorage : public LanguageModel {
         memory_(trained_.model, {tokens, std::min(tokens, most_documents), 1}),
         messages_(grid, trained_.model),
         logits_("logits", block, source.model.vocabulary),
+        low_("head_low", block, source.model.adapters.rank),
         parts_("logits of tensor ranks",
                grid.degrees.tensor > 1 ? std::int64_t{block} * source.model.vocabulary : 0) {
     start_weights(source.weights, 0, trained_.table, grid.world);
@@ -201,14 +202,15 @@ class ModelOfStorage : public LanguageModel {
     const Tensor<const Storage, 2> hidden(normed.data() + std::int64_t{first} * D, rows, D);
     const Tensor<Real, 2> logits(logits_.data(), rows, vocabulary());
     if (grid_.degrees.tensor == 1) {
-      trained_.model.logits(exec_, hidden, logits);
+      trained_.model.logits(exec_, hidden, logits, low_);
       return logits;
     }
     const auto& head = trained_.model.head();
     const int ranks = grid_.degrees.tensor;
     trained_.model.logits(exec_, hidden,
                           Tensor<Real, 2>(parts_.data() + std::int64_t{rows} * head.first_token(),
-                                          rows, head.tokens_of_rank()));
+                                          rows, head.tokens_of_rank()),
+                          low_);
     std::vector<std::int64_t> borders;
     for (int r = 0; r <= ranks; ++r) {
       borders.push_back(rows * part_begin(vocabulary(), r, ranks));
@@ -294,6 +296,7 @@ class ModelOfStorage : public LanguageModel {
   ActivationMemory<Storage> memory_;
   StageMessages<Storage> messages_;
   Tensor<Real, 2> logits_;  // (block, V)
+  Tensor<Storage, 2> low_;  // (block, r)  for an adapter of the head
   Tensor<Real, 1> parts_;   // those of each tensor rank, (block, V / ranks) one behind the other
   Exec exec_;
 };

@@ -90,6 +90,9 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
   for (const auto& [name, tensor] : file.tensors()) {
     left.insert(name);
   }
+  if (model.mtp_modules == 0) {
+    std::erase_if(left, [](const std::string& name) { return name.starts_with(peft_mtp); });
+  }
   std::vector<std::string> found;
   for (const std::string& projection : adapter_projections(model)) {
     const std::string name = peft_prefix(file, model, projection);
@@ -111,6 +114,7 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
     }
     left.erase(a);
     left.erase(b);
+    left.erase(projection == "lm_head" ? peft_head : "");
     found.push_back(projection);
   }
   if (!left.empty() || found.empty()) {
@@ -119,6 +123,14 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
         left.size(), file.tensors().size(), left.empty() ? "" : ", the first is " + *left.begin()));
   }
   return found;
+}
+
+void check_extents(const SafetensorsFile& file, const SafeTensor& tensor, const std::string& name,
+                   const std::vector<std::int64_t>& wanted) {
+  if (tensor.extents != wanted) {
+    throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(), name,
+                                 fmt::join(tensor.extents, ", "), fmt::join(wanted, ", ")));
+  }
 }
 
 /// A factor as the table has it: its numbers in the order of the row.
@@ -135,11 +147,7 @@ struct TakenFactor {
       throw InputError(file.path() + ": " + name + " is not there");
     }
     tensor = found->second;
-    if (tensor.extents != factor.extents) {
-      throw InputError(fmt::format("{}: {}: has the extents ({}), wanted are ({})", file.path(),
-                                   name, fmt::join(tensor.extents, ", "),
-                                   fmt::join(factor.extents, ", ")));
-    }
+    check_extents(file, tensor, name, factor.extents);
     format_of(tensor, name);  // refuses what is no floating-point number
     if (factor.experts_last) {
       ordered = experts_first(row, tensor.bytes);
@@ -151,7 +159,7 @@ struct TakenFactor {
 };
 
 // Before a model of that rank takes memory.
-void check_extents(const SafetensorsFile& file, const AdapterConfig& adapters, ModelConfig model) {
+void check_factors(const SafetensorsFile& file, const AdapterConfig& adapters, ModelConfig model) {
   model.adapters = adapters;
   ParameterTable table;
   const Model<float> registered(model, ProcessGrid{}, table);
@@ -207,15 +215,35 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
       stabilised != nullptr && !stabilised->is_null() && stabilised->boolean(where("use_rslora"));
   const SafetensorsFile file(weights_of(folder));
   adapters.targets = projections_in(file, model, adapters.rank);
-  check_extents(file, adapters, model);
+  check_factors(file, adapters, model);
   check_alpha_pattern(config.find("alpha_pattern"), adapters.targets, where("alpha_pattern"));
   return adapters;
 }
+
+namespace {
+
+// The head's weight that stands beside its adapter, which takes the place of the folder's, as PEFT
+// has it: they are the same unless it says so. Null: none.
+const SafeTensor* head_in(const SafetensorsFile& file, const Parameter& row) {
+  const auto found = file.tensors().find(peft_head);
+  if (row.name != "lm_head.weight" || found == file.tensors().end()) {
+    return nullptr;
+  }
+  const auto& extent = row.shard.global_extent;
+  check_extents(file, found->second, peft_head, {extent[0], extent[1]});
+  return &found->second;
+}
+
+}  // namespace
 
 void import_peft(const std::string& folder, const ParameterTable& table) {
   const SafetensorsFile file(weights_of(folder));
   fence(Exec{}, "import: the adapters are overwritten");
   for (const Parameter& row : table.rows()) {
+    if (const SafeTensor* const head = head_in(file, row)) {
+      fill_row(table, row, {{peft_head, head->extents, {{}, row.shard.global_extent}}},
+               [&](const std::string&) -> const SafeTensor& { return *head; });
+    }
     if (!row.of_adapter) {
       continue;
     }
@@ -225,6 +253,19 @@ void import_peft(const std::string& folder, const ParameterTable& table) {
     fill_row(table, row, {source},
              [&](const std::string&) -> const SafeTensor& { return factor.tensor; });
   }
+}
+
+std::vector<std::byte> read_peft_head(const std::string& folder, const Parameter& row) {
+  const SafetensorsFile file(weights_of(folder));
+  const SafeTensor* const head = head_in(file, row);
+  if (head == nullptr) {
+    return {};
+  }
+  const NumberFormat to = number_format_of(row.type);
+  std::vector<std::byte> numbers(static_cast<std::size_t>(head->elements() * bytes_of(to)));
+  convert_numbers(format_of(*head, peft_head), head->bytes.data(), to, numbers.data(),
+                  head->elements());
+  return numbers;
 }
 
 AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table) {
@@ -263,6 +304,9 @@ struct PeftTargets {
     }
     std::set<std::string> names;
     for (const std::string& projection : adapted) {
+      if (projection.starts_with("mtp.")) {
+        continue;  // PEFT has no module for it and leaves its factors alone
+      }
       const std::string name = behind_layer(projection);
       names.insert(missing.at(name) == 0 ? name : projection);
     }

@@ -5,8 +5,10 @@
 #include "core/parameter.hpp"
 #include "layers/model.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 // Adapters as PEFT keeps them: a folder with adapter_config.json and adapter_model.safetensors,
 // whose tensors have the names of the table behind "base_model.model.".
@@ -19,6 +21,10 @@ AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& mod
 
 /// Fills the adapters of a table with those of a folder, converted to its types.
 void import_peft(const std::string& folder, const ParameterTable& table);
+
+/// The head's weight that a folder has beside the head's adapter, in the type of the row; empty
+/// where it has none, or the row is not the head's.
+std::vector<std::byte> read_peft_head(const std::string& folder, const Parameter& row);
 
 /// The adapters of a folder for a table that need not be laid out.
 AdapterFactors read_peft_factors(const std::string& folder, const ParameterTable& table);

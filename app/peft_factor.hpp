@@ -30,6 +30,12 @@ struct PeftFactor {
 
 PeftFactor peft_factor(const Parameter& row, const AdapterConfig& adapters);
 
+/// The head's weight, which PEFT puts beside the factors of an adapter of the head.
+inline constexpr const char* peft_head = "base_model.model.lm_head.base_layer.weight";
+
+/// What names of the module for multi-token prediction begin with, which a model may leave out.
+inline constexpr const char* peft_mtp = "base_model.model.mtp.";
+
 /// What the names of the factors of a projection begin with in this file, if they are there.
 std::string peft_prefix(const SafetensorsFile& file, const ModelConfig& model,
                         const std::string& projection);

@@ -20,15 +20,12 @@ double AdapterConfig::scale() const {
 }
 
 bool AdapterConfig::targets_weight(std::string_view name) const {
-  if (!any() || name.starts_with("mtp.")) {
-    return false;
-  }
   const std::string projection = projection_of(name);
-  const bool stacked = is_stacked(projection);
-  return std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
-    const bool named = !stacked || target.find("experts.") != target.npos;
-    return named && (projection == target || projection.ends_with("." + target));
-  });
+  const bool stacked = is_stacked(projection), of_module = name.starts_with("mtp.");
+  return any() && std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
+           const bool named = !of_module && (!stacked || target.find("experts.") != target.npos);
+           return projection == target || (named && projection.ends_with("." + target));
+         });
 }
 
 std::string projection_of(std::string_view weight) {

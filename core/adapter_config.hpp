@@ -24,8 +24,8 @@ struct AdapterConfig {
   /// alpha / rank, rank stabilised alpha / sqrt(rank).
   double scale() const;
 
-  /// Whether a projection W has an adapter. The module for multi-token prediction has none: nobody
-  /// else could read it.
+  /// Whether a projection W has an adapter. One of the module for multi-token prediction has it
+  /// where a target is its whole name: nobody else has that module.
   bool targets_weight(std::string_view name) const;
 };
 

@@ -154,22 +154,29 @@ Tensor<T, 2> rows(const Tensor<T, 2>& all, int first, int count) {
   return Tensor<T, 2>(all.data() + std::int64_t{first} * all.extent_int(1), count, all.extent(1));
 }
 
+Shard part_of(const ProcessGrid& grid, const std::string& name, int vocabulary, int width) {
+  require(vocabulary >= grid.degrees.tensor, name + ": vocabulary = " + std::to_string(vocabulary) +
+                                                 ", wanted at least the tensor degree " +
+                                                 std::to_string(grid.degrees.tensor));
+  return grid.tensor_part({vocabulary, width}, 0);
+}
+
 }  // namespace
 
 template <class Storage>
 HeadLoss<Storage>::HeadLoss(ParameterTable& table, const std::string& name, int vocabulary,
                             int width, double deviation, const std::string& tied_to,
                             const ProcessGrid& grid)
-    : grid_(grid), width_(width) {
-  require(vocabulary >= grid.degrees.tensor, name + ": vocabulary = " + std::to_string(vocabulary) +
-                                                 ", wanted at least the tensor degree " +
-                                                 std::to_string(grid.degrees.tensor));
-  const Shard shard = grid.tensor_part({vocabulary, width}, 0);
-  vocabulary_ = static_cast<int>(shard.local_extent()[0]);
-  first_ = static_cast<int>(shard.boxes.front().offset[0]);
-  table.add({.name = name, .shard = shard, .init = Init::normal(deviation), .alias_of = tied_to},
-            weight_);
-}
+    : grid_(grid),
+      width_(width),
+      weight_(table, grid,
+              {.name = name,
+               .shard = part_of(grid, name, vocabulary, width),
+               .init = Init::normal(deviation),
+               .alias_of = tied_to}),
+      adapters_(weight_.has_adapter() ? table.adapters() : AdapterConfig{}),
+      vocabulary_(weight_.out()),
+      first_(static_cast<int>(grid.tensor_part({vocabulary, width}, 0).boxes.front().offset[0])) {}
 
 template <class Storage>
 typename HeadLoss<Storage>::Work HeadLoss<Storage>::reserve_work(
@@ -190,13 +197,14 @@ typename HeadLoss<Storage>::Work HeadLoss<Storage>::reserve_work(
     work.dlogits = arena.reserve<Storage, 2>("dlogits", block, vocabulary_);
   }
   work.loss = arena.reserve<Real, 1>("token_loss", T);
+  work.low = Adapter<Storage>::reserve_low(arena, adapters_, block);
   return work;
 }
 
 template <class Storage>
 void HeadLoss<Storage>::logits(const Exec& exec, const Tensor<const Storage, 2>& h,
-                               const Tensor<Real, 2>& logits) const {
-  matmul<Storage, Real>(exec, Op::none, h, Op::transpose, weight_.value, logits);
+                               const Tensor<Real, 2>& logits, const Tensor<Storage, 2>& low) const {
+  weight_.template forward<Real>(exec, h, logits, low);
 }
 
 template <class Storage>
@@ -232,7 +240,7 @@ void HeadLoss<Storage>::forward(const Exec& exec, const Tensor<const Storage, 2>
   for (int first = 0; first < T; first += block) {
     const int count = std::min(block, T - first);
     const auto block_logits = rows<Real>(work.logits, 0, count);
-    logits(exec, rows<const Storage>(all_h, first, count), block_logits);
+    logits(exec, rows<const Storage>(all_h, first, count), block_logits, work.low);
     cross_entropy(exec, block_logits, labels, first, 0.0, false, work);
   }
   Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),
@@ -253,15 +261,11 @@ void HeadLoss<Storage>::forward_backward(const Exec& exec, const Tensor<const St
     const auto block_h = rows<const Storage>(all_h, first, count);
     const auto block_logits = rows<Real>(work.logits, 0, count);
     const auto block_gradient = rows<Storage>(work.dlogits, 0, count);
-    logits(exec, block_h, block_logits);
+    logits(exec, block_h, block_logits, work.low);
     cross_entropy(exec, block_logits, labels, first, scale, true, work);
-    matmul<Storage, Storage>(exec, Op::none, block_gradient, Op::none, weight_.value,
-                             rows<Storage>(all_dh, first, count),
-                             work.rows.alone() ? write : Write::replace);
-    if (weight_.trained()) {
-      matmul<Storage, Real>(exec, Op::transpose, block_gradient, Op::none, block_h, weight_.grad,
-                            Write::add);
-    }
+    weight_.backward_input(exec, block_gradient, rows<Storage>(all_dh, first, count), work.low,
+                           work.rows.alone() ? write : Write::replace);
+    weight_.backward_weight(exec, block_gradient, block_h, work.low);
   }
   work.rows.sum(exec, dh, write);
   Kokkos::parallel_for("head_loss::sum", row_policy(exec, 1),

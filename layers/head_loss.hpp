@@ -2,9 +2,9 @@
 #pragma once
 
 #include "core/arena.hpp"
-#include "core/matmul.hpp"
 #include "core/parameter.hpp"
 #include "core/types.hpp"
+#include "layers/linear.hpp"
 #include "layers/shared_rows.hpp"
 
 #include <string>
@@ -37,6 +37,7 @@ class HeadLoss {
     Tensor<Real, 2> logits;      // (block, V)
     Tensor<Storage, 2> dlogits;  // (block, V)  the same memory where Storage is Real
     Tensor<Real, 1> loss;        // (T)         0 without a label
+    Tensor<Storage, 2> low;      // (block, r)  of the adapter; empty without
   };
 
   /// A head of its own, or, with `tied_to`, the embedding of that name.
@@ -55,9 +56,10 @@ class HeadLoss {
     return work.rows.input(exec, h);
   }
 
-  /// logits (T, V) = h W^T, for few tokens: decoding and comparisons.
-  void logits(const Exec& exec, const Tensor<const Storage, 2>& h,
-              const Tensor<Real, 2>& logits) const;
+  /// logits (T, V) = h W^T, for few tokens: decoding and comparisons. An adapter wants the memory
+  /// low (T, r).
+  void logits(const Exec& exec, const Tensor<const Storage, 2>& h, const Tensor<Real, 2>& logits,
+              const Tensor<Storage, 2>& low = {}) const;
 
   /// h (rows, D), all labels (T): sum += the losses of all tokens, a number on the device.
   void forward(const Exec& exec, const Tensor<const Storage, 2>& h,
@@ -77,10 +79,11 @@ class HeadLoss {
                      bool with_gradient, const Work& work) const;
 
   ProcessGrid grid_;
-  int vocabulary_;  // of this rank
   int width_;
-  int first_;                  // token of row 0
-  Weight<Storage, 2> weight_;  // (V, D)
+  Linear<Storage> weight_;  // (V, D)
+  AdapterConfig adapters_;  // none where the head has none
+  int vocabulary_;          // of this rank
+  int first_;               // token of row 0
 };
 
 }  // namespace qnext

@@ -24,6 +24,7 @@ class Linear {
   int out() const { return out_; }
   const Weight<Storage, 2>& weight() const { return weight_; }
   bool has_adapter() const { return adapter_ != nullptr; }
+  const Adapter<Storage>& adapter() const { return *adapter_; }
 
   /// Whether backward_weight adds to anything.
   bool trained() const { return has_adapter() || weight_.trained(); }

@@ -53,7 +53,7 @@ struct Widen {
   }
 };
 
-// factor(t) = sigmoid(x_t . s). A team takes a token.
+// factor(t) = sigmoid(x_t . s), or x_t . s alone. A team takes a token.
 template <class Storage>
 struct SharedGate {
   using Real = Accum<Storage>;
@@ -61,14 +61,31 @@ struct SharedGate {
   Tensor<const Storage, 2> x;
   Tensor<const Storage, 2> gate;  // (1, D)
   Tensor<Real, 1> factor;
+  bool whole;
 
   KOKKOS_FUNCTION void operator()(const RowTeam& team) const {
     const int t = team.league_rank();
     const Storage* const row = &x(t, 0);
     const Real projected = dot<Real>(team, x.extent_int(1), gate.data(), row);
-    Kokkos::single(Kokkos::PerTeam(team), [&] { factor(t) = sigmoid(projected); });
+    Kokkos::single(Kokkos::PerTeam(team),
+                   [&] { factor(t) = whole ? sigmoid(projected) : projected; });
   }
 };
+
+template <class Real>
+void sigmoid_of_all(const Exec& exec, const Tensor<Real, 1>& factor) {
+  Kokkos::parallel_for(
+      "experts::shared_gate_sigmoid", Kokkos::RangePolicy<Exec>(exec, 0, factor.extent_int(0)),
+      KOKKOS_LAMBDA(const int t) { factor(t) = sigmoid(factor(t)); });
+}
+
+template <class Storage>
+void round_all(const Exec& exec, const Tensor<const Accum<Storage>, 1>& from,
+               const Tensor<Storage, 2>& to) {
+  Kokkos::parallel_for(
+      "experts::shared_gate_gradient", Kokkos::RangePolicy<Exec>(exec, 0, from.extent_int(0)),
+      KOKKOS_LAMBDA(const int t) { to(t, 0) = Storage(from(t)); });
+}
 
 // dfactor becomes the gradient of x_t . s, and a block of tokens leaves its part of the gradient of
 // s. A team takes a block.
@@ -140,10 +157,11 @@ MixtureOfExperts<Storage>::MixtureOfExperts(const MixtureOfExpertsConfig& config
   if (config.shared_width > 0) {
     const DenseMlpConfig shared{D, config.shared_width, config.init_deviation};
     shared_ = std::make_unique<DenseMlp<Storage>>(shared, grid, table, prefix + ".shared_expert");
-    table.add(grid.replicated({.name = prefix + ".shared_expert_gate.weight",
-                               .shard = Shard::whole({1, D}),
-                               .init = Init::normal(config.init_deviation)}),
-              shared_gate_);
+    shared_gate_ = std::make_unique<Linear<Storage>>(
+        table, grid,
+        grid.replicated({.name = prefix + ".shared_expert_gate.weight",
+                         .shard = Shard::whole({1, D}),
+                         .init = Init::normal(config.init_deviation)}));
   }
 }
 
@@ -194,11 +212,20 @@ typename MixtureOfExperts<Storage>::Work MixtureOfExperts<Storage>::reserve_work
   work.rows = arena.reserve<Storage, 2>("rows", T * K, D);
   if (over_ranks_) {
     work.over_ranks =
-        over_ranks_->reserve_work(arena, adapters_, T * K, received_rows(shape), D, F);
+        over_ranks_->reserve_work(arena, routed_have_adapters() ? adapters_ : AdapterConfig{},
+                                  T * K, received_rows(shape), D, F);
   } else {
     work.hidden = arena.reserve<Storage, 2>("hidden", T * K, F);
     work.dgate_up = arena.reserve<Storage, 2>("dgate_up", T * K, 2 * F);
-    work.low = Adapter<Storage>::reserve_low(arena, adapters_, T * K);
+    work.low = Adapter<Storage>::reserve_low(
+        arena, routed_have_adapters() ? adapters_ : AdapterConfig{}, T * K);
+  }
+  if (router_.has_adapter()) {
+    work.router_low = Adapter<Real>::reserve_low(arena, adapters_, T);
+  }
+  if (gate_has_adapter()) {
+    work.gate_low = Adapter<Storage>::reserve_low(arena, adapters_, T);
+    work.dgate = arena.reserve<Storage, 2>("shared_gate_gradient", T, 1);
   }
   work.dlogits = arena.reserve<Real, 2>("dlogits", T, E);
   work.dweights = arena.reserve<Real, 2>("dweights", T, K);
@@ -234,7 +261,8 @@ Tensor<const Accum<Storage>, 2> MixtureOfExperts<Storage>::widen(const Exec& exe
 template <class Storage>
 void MixtureOfExperts<Storage>::route_tokens(const Exec& exec, const Tensor<const Storage, 2>& x,
                                              const Saved& saved, const Work& work) const {
-  router_.template forward<Real>(exec, widen(exec, x, work), saved.routing.probabilities, {});
+  router_.template forward<Real>(exec, widen(exec, x, work), saved.routing.probabilities,
+                                 work.router_low);
   route<Real>(exec, config_.renormalise, saved.routing);
 }
 
@@ -276,7 +304,13 @@ void MixtureOfExperts<Storage>::shared_forward(const Exec& exec, const Tensor<co
                                                const Tensor<Storage, 2>& y, Saved& saved,
                                                const Work& work) const {
   Kokkos::parallel_for("experts::shared_gate", row_policy(exec, x.extent_int(0)),
-                       SharedGate<Storage>{x, shared_gate_.value, saved.shared_factor});
+                       SharedGate<Storage>{x, shared_gate_->weight().value, saved.shared_factor,
+                                           !gate_has_adapter()});
+  if (gate_has_adapter()) {
+    const Tensor<Real, 2> projected(saved.shared_factor.data(), x.extent(0), 1);
+    shared_gate_->adapter().template add<Real>(exec, x, projected, work.gate_low);
+    sigmoid_of_all<Real>(exec, Tensor<Real, 1>(projected.data(), x.extent(0)));
+  }
   shared_->forward(exec, x, y, saved.shared, work.shared, saved.shared_factor);
 }
 
@@ -309,22 +343,24 @@ void MixtureOfExperts<Storage>::backward(const Exec& exec, const Documents&,
   if (shared_) {
     shared_->backward(exec, dy, saved.shared, dx, work.shared, saved.shared_factor,
                       work.dshared_factor);
-    shared_gate_backward(exec, saved, work);
+    shared_gate_backward(exec, saved, dx, work);
     terms.add = true;
     terms.scale = work.dshared_factor;
-    terms.direction = Tensor<const Storage, 1>(shared_gate_.value.data(), config_.model_width);
+    terms.direction =
+        Tensor<const Storage, 1>(shared_gate_->weight().value.data(), config_.model_width);
   }
   experts_backward(exec, dy, saved, work);
   route_backward<Real>(exec, config_.renormalise, saved.routing, work.dweights, balance,
                        work.dlogits);
   if (router_.trained()) {
-    router_.backward_weight(exec, work.dlogits, widen(exec, saved.x, work), {});
+    router_.backward_weight(exec, work.dlogits, widen(exec, saved.x, work), work.router_low);
   }
   if constexpr (std::is_same_v<Storage, Real>) {
-    router_.backward_input(exec, work.dlogits, dx, {}, terms.add ? Write::add : Write::replace);
+    router_.backward_input(exec, work.dlogits, dx, work.router_low,
+                           terms.add ? Write::add : Write::replace);
     terms.add = true;
   } else {
-    router_.backward_input(exec, work.dlogits, work.widened, {});
+    router_.backward_input(exec, work.dlogits, work.widened, work.router_low);
     terms.matrix = work.widened;
   }
   gather_tokens<Storage>(exec, work.rows, saved.rows.place, terms, dx);
@@ -360,20 +396,26 @@ void MixtureOfExperts<Storage>::experts_backward(const Exec& exec,
 
 template <class Storage>
 void MixtureOfExperts<Storage>::shared_gate_backward(const Exec& exec, const Saved& saved,
+                                                     const Tensor<Storage, 2>& dx,
                                                      const Work& work) const {
   const int blocks = row_blocks(saved.x.extent_int(0));
   Kokkos::parallel_for(
       "experts::shared_gate_backward", row_policy(exec, blocks),
       SharedGateBackward<Storage>{saved.x, saved.shared_factor, work.dshared_factor, work.partial});
   add_column_sums<Real>(exec, work.partial, blocks,
-                        Tensor<Real, 1>(shared_gate_.grad.data(), config_.model_width));
+                        Tensor<Real, 1>(shared_gate_->weight().grad.data(), config_.model_width));
+  if (gate_has_adapter()) {
+    round_all<Storage>(exec, work.dshared_factor, work.dgate);
+    shared_gate_->adapter().add_gradients(exec, work.dgate, saved.x, work.gate_low);
+    shared_gate_->adapter().add_input_gradient(exec, work.dgate, dx, work.gate_low);
+  }
 }
 
 template <class Storage>
 void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storage, 2>& x,
                                      const Tensor<Storage, 2>& y, Saved& saved,
                                      const Work& work) const {
-  if (over_ranks_ || gate_up_.has_adapter() || down_.has_adapter()) {
+  if (over_ranks_ || routed_have_adapters() || router_.has_adapter() || gate_has_adapter()) {
     route_tokens(exec, x, saved, work);
     sort_by_expert(exec, 1, saved.routing.selected, Choices::all, saved.rows, work.dispatch.count);
     compute(exec, x, y, saved, work);
@@ -392,7 +434,7 @@ void MixtureOfExperts<Storage>::step(const Exec& exec, const Tensor<const Storag
     decode.shared_gate = shared_->gate().weight().value;
     decode.shared_up = shared_->up().weight().value;
     decode.shared_down = shared_->down().weight().value;
-    decode.direction = shared_gate_.value;
+    decode.direction = shared_gate_->weight().value;
   }
   const int width =
       config_.experts_per_token * config_.expert_width + decode.shared_gate.extent_int(0);

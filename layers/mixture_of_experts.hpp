@@ -63,12 +63,16 @@ class MixtureOfExperts {
   };
 
   /// K D + 3 K F + 3 G elements, E + K + 1 Reals a token; D Reals more for bf16, K r
-  /// elements for adapters.
+  /// elements for adapters of experts, r for each other one.
   struct Work {
     Tensor<Storage, 2> rows;      // (T K, D)
     Tensor<Storage, 2> hidden;    // (T K, F)   empty with an expert degree
     Tensor<Storage, 2> dgate_up;  // (T K, 2F)  empty with an expert degree
-    Tensor<Storage, 2> low;       // (T K, r)   of the adapters; empty with an expert degree
+    Tensor<Storage, 2> low;       // (T K, r)   of adapters; empty with an expert degree
+    Tensor<Real, 2> router_low;   // (T, r)     of the router's adapter, as the two below of that of
+                                  //            the shared expert's gate
+    Tensor<Storage, 2> gate_low;  // (T, r)
+    Tensor<Storage, 2> dgate;     // (T, 1)     dshared_factor as an adapter takes it
     typename ExpertsOverRanks<Storage>::Work over_ranks;
     Tensor<Real, 2> dlogits;         // (T, E)
     Tensor<Real, 2> dweights;        // (T, K)
@@ -123,7 +127,11 @@ class MixtureOfExperts {
                        const Work& work) const;
   void experts_backward(const Exec& exec, const Tensor<const Storage, 2>& dy, const Saved& saved,
                         const Work& work) const;
-  void shared_gate_backward(const Exec& exec, const Saved& saved, const Work& work) const;
+  /// Adds the part of the gate's adapter to dx.
+  void shared_gate_backward(const Exec& exec, const Saved& saved, const Tensor<Storage, 2>& dx,
+                            const Work& work) const;
+  bool routed_have_adapters() const { return gate_up_.has_adapter() || down_.has_adapter(); }
+  bool gate_has_adapter() const { return shared_gate_ && shared_gate_->has_adapter(); }
 
   MixtureOfExpertsConfig config_;
   ProcessGrid grid_;
@@ -134,7 +142,7 @@ class MixtureOfExperts {
   ExpertProjection<Storage> down_;                         // (E / N, D, F)
   std::unique_ptr<ExpertsOverRanks<Storage>> over_ranks_;  // null: this rank holds all experts
   std::unique_ptr<DenseMlp<Storage>> shared_;
-  Weight<Storage, 2> shared_gate_;  // (1, D)
+  std::unique_ptr<Linear<Storage>> shared_gate_;  // (1, D)
 };
 
 }  // namespace qnext

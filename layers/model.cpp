@@ -444,8 +444,8 @@ void Model<Storage>::draft(const Exec& exec, const Microbatch& batch,
 
 template <class Storage>
 void Model<Storage>::logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
-                            const Tensor<Real, 2>& logits) const {
-  head_->logits(exec, normed, logits);
+                            const Tensor<Real, 2>& logits, const Tensor<Storage, 2>& low) const {
+  head_->logits(exec, normed, logits, low);
 }
 
 template class Model<bf16>;

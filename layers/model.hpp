@@ -196,9 +196,10 @@ class Model {
   const HeadLoss<Storage>& head() const { return *head_; }
 
   /// logits (rows, V) of the given rows of saved.normed or of the MTP module's output; with tensor
-  /// ranks, for the part of the vocabulary that this rank knows.
+  /// ranks, for the part of the vocabulary that this rank knows. `low` (rows, r) is memory for the
+  /// head's adapter, if it has one.
   void logits(const Exec& exec, const Tensor<const Storage, 2>& normed,
-              const Tensor<Real, 2>& logits) const;
+              const Tensor<Real, 2>& logits, const Tensor<Storage, 2>& low = {}) const;
 
   /// Of a microbatch, on this rank.
   int rows(const MicrobatchShape& shape) const { return split_of(shape).rows(); }

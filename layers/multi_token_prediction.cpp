@@ -70,6 +70,7 @@ MultiTokenPrediction<Storage>::MultiTokenPrediction(const DecoderLayerConfig& co
                                                     ParameterTable& table)
     : width_(config.width),
       grid_(grid),
+      adapters_(table.adapters()),
       fc_(table, grid,
           grid.replicated({.name = "mtp.fc.weight",
                            .shard = Shard::whole({config.width, 2 * config.width}),
@@ -108,6 +109,9 @@ typename MultiTokenPrediction<Storage>::Work MultiTokenPrediction<Storage>::rese
   work.gradient = arena.reserve<Real, 2>("gradient", T, width_);
   work.part = arena.reserve<Storage, 2>("part", T, width_);
   work.djoined = arena.reserve<Storage, 2>("djoined", T, 2 * width_);
+  if (fc_.has_adapter()) {
+    work.low = Adapter<Storage>::reserve_low(arena, adapters_, T);
+  }
   work.norm = norm_.reserve_work(arena, T);
   return work;
 }
@@ -138,7 +142,7 @@ void MultiTokenPrediction<Storage>::join(const Exec& exec, const Tensor<const St
   hidden_norm_.template forward<Storage>(exec, h, work.part, saved.hidden_scale);
   Kokkos::parallel_for("multi_token_prediction::join", row_policy(exec, T),
                        Join<Storage>{saved.joined, work.part, width_});
-  fc_.template forward<Real>(exec, saved.joined, saved.input, {});
+  fc_.template forward<Real>(exec, saved.joined, saved.input, work.low);
 }
 
 template <class Storage>
@@ -170,8 +174,8 @@ void MultiTokenPrediction<Storage>::backward(
   layer_.backward(exec, documents, saved.input, work.gradient, balance, dropout.at(layer_place),
                   saved.layer, layer_work);
   branch_gradient<Storage>(exec, work.gradient, work.part, Dropout{});
-  fc_.backward_weight(exec, work.part, saved.joined, {});
-  fc_.backward_input(exec, work.part, work.djoined, {});
+  fc_.backward_weight(exec, work.part, saved.joined, work.low);
+  fc_.backward_input(exec, work.part, work.djoined, work.low);
   Kokkos::parallel_for("multi_token_prediction::split", row_policy(exec, T),
                        Split<Storage>{work.djoined, work.part, width_});
   hidden_norm_.template backward<Storage>(exec, work.part, h, saved.hidden_scale, dh, Write::add,

@@ -45,6 +45,7 @@ class MultiTokenPrediction {
     Tensor<Real, 2> gradient;    // (T, D)
     Tensor<Storage, 2> part;     // (T, D)
     Tensor<Storage, 2> djoined;  // (T, 2D)
+    Tensor<Storage, 2> low;      // (T, r)   of the adapter of W_fc; empty without
     typename RmsNorm<Storage>::Work norm;
     typename Embedding<Storage>::Work embedding;  // lent by the model
   };
@@ -87,6 +88,7 @@ class MultiTokenPrediction {
 
   int width_;
   ProcessGrid grid_;
+  AdapterConfig adapters_;
   Linear<Storage> fc_;
   RmsNorm<Storage> embedding_norm_;
   RmsNorm<Storage> hidden_norm_;

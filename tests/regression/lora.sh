@@ -7,7 +7,7 @@
 
 make_chats
 lora=('fine_tune.lora={r: 3, lora_alpha: 6, target_modules: all-linear}'
-  'fine_tune.lora.target_parameters=[mlp.experts.gate_up_proj, down_proj]')
+  'fine_tune.lora.target_parameters=[mlp.experts.gate_up_proj, down_proj, mlp.gate.weight, lm_head.weight, mtp.fc.weight, mtp.layers.0.mlp.experts.down_proj]')
 adapt() {
   tune "${lora[@]}" \
     'optimizer.learning_rate={peak: 2.0e-2, schedule: cosine, warmup: 2, steps: 6}' "$@"
@@ -84,7 +84,7 @@ refused() {  # SETTINGS MESSAGE
 }
 refused "r: -1" "fine_tune.lora.r = -1: must not be negative; 0: all weights are trained"
 refused "r: 1, target_modules: [q_proj, x_proj]" "x_proj names no projection that an adapter can be beside; there are"
-expect_text "in_proj_qkvz, in_proj_ba, out_proj, experts.gate_up_proj, experts.down_proj, gate_proj, up_proj, down_proj, q_proj"
+expect_text "in_proj_qkvz, in_proj_ba, out_proj, gate, experts.gate_up_proj, experts.down_proj, gate_proj, up_proj, down_proj, shared_expert_gate, q_proj"
 refused "r: 1, target_parameters: [q_proj]" "experts.q_proj names no projection that an adapter can be beside; there are"
 refused "r: 1, target_modules: []" "fine_tune.lora.target_modules = []: names no projection"
 refused "r: 1, target_modules: all" "fine_tune.lora.target_modules = all: must be a list of names or all-linear"

@@ -28,6 +28,8 @@ expect_status 0 "$QNEXT" convert taken merged
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter folder merged || fail "the merged weights are others"
 same_number "the adapter of a run" "$beside" "$(sum_of taken)" 0
 same_number "the merged folder" "$beside" "$(sum_of merged --precision double)" 1e-12
+python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" with_head head
+same_number "with the head's weight beside it" "$beside" "$(sum_of folder --adapter with_head --precision double)" 0
 without=$(sum_of folder --precision double)
 ! same "$beside" "$without" 1e-12 || fail "the adapter does nothing"
 # Token by token, where the decoder has kernels of its own.
@@ -44,14 +46,16 @@ same_number "the folder merged in double" "$beside" "$(sum_of merged_double --pr
 expect_status 0 take output.folder=taken_float
 expect_status 0 "$QNEXT" convert taken_float merged_of_run
 expect_status 0 "$QNEXT" convert folder merged_directly --adapter adapter
-for folder in of_run directly; do "$QNEXT" info merged_$folder --tensors | grep ' F32 (' >tensors_$folder; done
+expect_status 0 "$QNEXT" convert folder merged_with_head --adapter with_head
+for folder in of_run directly with_head; do "$QNEXT" info merged_$folder --tensors | grep ' F32 (' >tensors_$folder; done
+cmp tensors_directly tensors_with_head || fail "the head's weight beside the adapter merges to another model"
 cmp tensors_of_run tensors_directly && [ "$(wc -l <tensors_directly)" -gt 40 ] || fail "two ways to merge differ"
 cmp folder/tokenizer.json merged_directly/tokenizer.json
 
 # What was read is written, number by number, beside a config that says the same.
 expect_status 0 take output.folder=copied
 expect_status 0 "$QNEXT" convert copied copy --adapter-only
-expect_text "tensors=20"
+expect_text "tensors=32"
 python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" adapter copy || fail "the written adapter is another one"
 
 # A trained one is read again as what it is; another seed of an adapter of one's own is another start.
@@ -101,7 +105,8 @@ torn() {  # WAY MESSAGE: of adapter_model.safetensors
   expect_text "$2"
 }
 torn half 'adapter_model.safetensors: has one factor of model.layers.3.self_attn.q_proj and not the other'
-torn foreign '1 of its 21 tensors are no factors beside a projection of this model, the first is base_model.model.x'
+torn foreign '1 of its 33 tensors are no factors beside a projection of this model, the first is base_model.model.x'
+torn narrow_head 'base_model.model.lm_head.base_layer.weight: has the extents (400, 31), wanted are (400, 32)'
 torn wide 'base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight: has the extents (3, 31), wanted are (3, 32)'
 
 expect_status 2 tune fine_tune.lora.adapter=adapter fine_tune.lora.r=4 output.folder=refused

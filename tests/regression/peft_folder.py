@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters in the form of PEFT for the model that chat_folder.sh makes, without PEFT.
 
-    peft_folder.py FOLDER [half | foreign | wide]    writes one, with something wrong in it or not
+    peft_folder.py FOLDER [half | foreign | wide | head | narrow_head]    writes one, with something wrong in it or not
     peft_folder.py FOLDER OTHER                      do two say the same, number by number?
     peft_folder.py FOLDER BASE MERGED                is the model MERGED, in double, BASE with the adapter added?
 """
@@ -24,16 +24,24 @@ PROJECTIONS = {
     LAYERS + "3.mlp.shared_expert.down_proj": (WIDTH, 32),
     LAYERS + "3.self_attn.q_proj": (128, WIDTH),
     LAYERS + "3.self_attn.o_proj": (WIDTH, 64),
+    LAYERS + "2.mlp.gate": (EXPERTS, WIDTH),
+    LAYERS + "0.mlp.shared_expert_gate": (1, WIDTH),
+    "lm_head": (400, WIDTH),
+    "mtp.fc": (WIDTH, 2 * WIDTH),
+    "mtp.layers.0.self_attn.o_proj": (WIDTH, 64),
 }
 # The experts of a layer: of gate_up_proj and down_proj, and of one of them alone.
 STACKED = {
     LAYERS + "1.mlp.experts.base_layer": (2 * EXPERT_WIDTH, WIDTH),
     LAYERS + "1.mlp.experts": (WIDTH, EXPERT_WIDTH),
     LAYERS + "2.mlp.experts": (2 * EXPERT_WIDTH, WIDTH),
+    "mtp.layers.0.mlp.experts": (WIDTH, EXPERT_WIDTH),
 }
+# Those of mtp.* are named nowhere: PEFT has no such module.
 MODULES = [LAYERS + "0.linear_attn.in_proj_qkvz", LAYERS + "1.linear_attn.in_proj_ba",
-           LAYERS + "2.linear_attn.out_proj", "self_attn.q_proj", "self_attn.o_proj"]
-PARAMETERS = [LAYERS + "0.mlp.shared_expert.gate_proj.weight", LAYERS + "3.mlp.shared_expert.down_proj.weight",
+           LAYERS + "2.linear_attn.out_proj", "self_attn.q_proj", "self_attn.o_proj", "lm_head"]
+PARAMETERS = [LAYERS + "2.mlp.gate.weight", LAYERS + "0.mlp.shared_expert_gate.weight",
+              LAYERS + "0.mlp.shared_expert.gate_proj.weight", LAYERS + "3.mlp.shared_expert.down_proj.weight",
               LAYERS + "1.mlp.experts.gate_up_proj", LAYERS + "1.mlp.experts.down_proj",
               LAYERS + "2.mlp.experts.gate_up_proj"]
 CONFIG = {
@@ -62,12 +70,19 @@ def write(folder, wrong):
         tensors[PREFIX + "x"] = [1, 1]
     elif wrong == "wide":
         tensors[q_proj + ".lora_A.weight"] = [RANK, WIDTH - 1]
+    head = PREFIX + "lm_head.base_layer.weight"  # PEFT keeps the head's weight beside its adapter
+    if wrong == "narrow_head":
+        tensors[head] = [400, WIDTH - 1]
     header, body = {}, b""
     for name, shape in tensors.items():
         numbers = [generator.uniform(-0.3, 0.3) for _ in range(shape[0] * shape[1])]
         begin = len(body)
         body += struct.pack(f"<{len(numbers)}f", *numbers)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, len(body)]}
+    if wrong == "head":
+        begin = len(body)
+        body += tensors_of(pathlib.Path("folder/model.safetensors"))["lm_head.weight"][2]
+        header[head] = {"dtype": "F32", "shape": [400, WIDTH], "data_offsets": [begin, len(body)]}
     text = json.dumps(header).encode()
     (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
 

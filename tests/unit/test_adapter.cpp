@@ -290,11 +290,18 @@ TEST(Adapter, IsBesideEachProjectionThatThereIs) {
     const std::string ending = ".lora_A.weight";
     if (row.name.ends_with(ending)) {
       found.insert(row.name.substr(0, row.name.size() - ending.size()));
-      EXPECT_FALSE(row.name.starts_with("mtp."));
     }
   }
   const auto known = adapter_projections(config);
   EXPECT_EQ(found, std::set<std::string>(known.begin(), known.end()));
+}
+
+TEST(Adapter, IsNotBesideAHeadThatIsTheEmbedding) {
+  ModelConfig config = test::small_model_config();
+  EXPECT_EQ(unknown_target({"lm_head", "gate", "shared_expert_gate"}, config), "");
+  config.tied_head = true;
+  EXPECT_EQ(unknown_target({"lm_head"}, config),
+            "lm_head is the embedding of this model, which takes no adapter");
 }
 
 TEST(Adapter, TargetsAreLastWordsOfNames) {
@@ -306,6 +313,9 @@ TEST(Adapter, TargetsAreLastWordsOfNames) {
   EXPECT_FALSE(config.targets_weight("model.layers.3.self_attn.xq_proj.weight"));
   EXPECT_FALSE(config.targets_weight("model.layers.2.mlp.experts.up_proj"));
   EXPECT_FALSE(config.targets_weight("mtp.layers.0.self_attn.q_proj.weight"));
+  const AdapterConfig module{.rank = 1, .targets = {"mtp.layers.0.self_attn.q_proj"}};
+  EXPECT_TRUE(module.targets_weight("mtp.layers.0.self_attn.q_proj.weight"));
+  EXPECT_FALSE(module.targets_weight("mtp.layers.0.self_attn.k_proj.weight"));
   EXPECT_FALSE(AdapterConfig{.targets = config.targets}.targets_weight("q_proj.weight"));
   EXPECT_EQ(config.scale(), 1.5);
   const AdapterConfig stacked{.rank = 1, .targets = {"down_proj", "experts.gate_up_proj"}};
