@@ -18,6 +18,14 @@ std::int64_t piece_bytes(int ranks, std::int64_t bucket) {
   return (bucket / ranks / block + 2) * block;
 }
 
+// Of a slot, the same whatever the ranks and the type of its piece are: the next slot may hold a
+// piece of other ranks and of another type.
+constexpr std::int64_t slot_unit = sizeof(double);
+
+std::int64_t slot_bytes(std::int64_t workspace_bytes) {
+  return workspace_bytes / TreeSum::pieces_under_way / slot_unit * slot_unit;
+}
+
 // sum += part
 template <class Real>
 void add(const Exec& exec, Real* sum, const Real* part, std::int64_t count) {
@@ -52,7 +60,8 @@ TreeSum::TreeSum(std::int64_t workspace_bytes, std::int64_t bucket)
 
 std::int64_t TreeSum::workspace_bytes(int ranks, std::int64_t largest_part_bytes,
                                       std::int64_t bucket) {
-  return pieces_under_way * (ranks - 1) * std::min(piece_bytes(ranks, bucket), largest_part_bytes);
+  const std::int64_t slot = (ranks - 1) * std::min(piece_bytes(ranks, bucket), largest_part_bytes);
+  return pieces_under_way * ((slot + slot_unit - 1) / slot_unit * slot_unit);
 }
 
 std::int64_t TreeSum::workspace_bytes(const ProcessGrid& grid, const ParameterTable& table,
@@ -92,10 +101,10 @@ std::int64_t TreeSum::start(const Exec& exec, const Tensor<Real, 1>& values, con
     longest = std::max(longest, shards.borders[r + 1] - shards.borders[r]);
   }
   const std::int64_t piece = piece_bytes(ranks, bucket_) / std::int64_t{sizeof(Real)};
-  const std::int64_t room = static_cast<std::int64_t>(received_.extent(0) / sizeof(Real)) /
-                            (pieces_under_way * (ranks - 1));
+  const std::int64_t slot_size = slot_bytes(static_cast<std::int64_t>(received_.extent(0)));
+  const std::int64_t room = slot_size / std::int64_t{sizeof(Real)} / (ranks - 1);
   std::int64_t last_job = -1;
-  auto* const received = reinterpret_cast<Real*>(received_.data());
+  std::byte* const received = received_.data();
   for (std::int64_t first = 0; first < longest; first += piece) {
     const auto begin = [=, &shards](int r) { return shards.borders[r] + first; };
     const auto count = [=, &shards](int r) {
@@ -104,7 +113,7 @@ std::int64_t TreeSum::start(const Exec& exec, const Tensor<Real, 1>& values, con
     require(count(own) <= room, "tree_sum: the workspace has room for " + std::to_string(room) +
                                     " numbers of a rank, wanted are " + std::to_string(count(own)));
     const auto place = [=](int slot, int step) {
-      return received + (std::int64_t{slot} * (ranks - 1) + step - 1) * room;
+      return reinterpret_cast<Real*>(received + slot * slot_size) + (step - 1) * room;
     };
     std::vector<Parcel> sends;
     for (int step = 1; step < ranks; ++step) {

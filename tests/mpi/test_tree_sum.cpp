@@ -96,6 +96,44 @@ TEST(TreeSum, HasTheBitsOfTheTreeInDouble) {
   expect_trees<double>();
 }
 
+// Pairs and all ranks share the workspace: parts of 3 k + 2 numbers of a pair fill a slot that has
+// k numbers for each of three others, and nothing behind them.
+TEST(TreeSum, KeepsSumsOfOtherRanksApart) {
+  const Communicator& all = world();
+  if (all.ranks() < 4) {
+    GTEST_SKIP() << "pairs of " << all.ranks() << " ranks are all of them or none";
+  }
+  const std::int64_t count = 3 * 50 + 2;
+  Shards pair, everyone;
+  pair.over = all.split(all.rank() / 2);
+  pair.borders = {0, count, 2 * count};
+  everyone.over = Communicator(all);
+  for (int r = 0; r <= all.ranks(); ++r) {
+    everyone.borders.push_back(50 * r);
+  }
+  TreeSum tree(TreeSum::workspace_bytes(2, count * sizeof(double), 1 << 20), 1 << 20);
+  std::vector<Tensor<double, 1>> values;
+  const auto start = [&](const Shards& shards) {
+    values.push_back(test::to_device<double>(
+        std::vector<double>(shards.borders.back(), 1.0 + all.rank()), shards.borders.back()));
+    tree.start<double>(Exec{}, values.back(), shards);
+  };
+  for (int turn = 0; turn < 4; ++turn) {
+    start(turn % 2 == 0 ? pair : everyone);
+  }
+  all.barrier();  // messages are there before any is added
+  tree.wait();
+  const int first = all.rank() / 2 * 2;
+  for (int turn = 0; turn < 4; ++turn) {
+    const Shards& shards = turn % 2 == 0 ? pair : everyone;
+    const double expected = turn % 2 == 0 ? 2.0 * first + 3.0 : all.ranks() * (all.ranks() + 1) / 2;
+    const auto sum = test::to_host(values[turn]);
+    for (std::int64_t i = shards.begin(); i < shards.end(); ++i) {
+      ASSERT_EQ(sum[i], expected) << "turn " << turn << ", element " << i;
+    }
+  }
+}
+
 TEST(TreeSum, SendsEachPartOnce) {
   const std::int64_t part = 5000, ranks = world().ranks();
   std::vector<std::int64_t> borders;
@@ -128,14 +166,14 @@ TEST(TreeSum, RefusesAWorkspaceThatIsTooSmall) {
   for (int r = 0; r <= world().ranks(); ++r) {
     shards.borders.push_back(100 * r);
   }
-  TreeSum tree(TreeSum::workspace_bytes(world().ranks(), 99 * 4, 1000), 1000);
+  TreeSum tree(TreeSum::workspace_bytes(world().ranks(), 98 * 4, 1000), 1000);
   const Tensor<float, 1> values("values", shards.borders.back());
   try {
     tree.start<float>(Exec{}, values, shards);
     ADD_FAILURE() << "parts of 100 numbers were accepted";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what())
-                  .find("tree_sum: the workspace has room for 99 numbers of a "
+                  .find("tree_sum: the workspace has room for 98 numbers of a "
                         "rank, wanted are 100"),
               std::string::npos)
         << error.what();
