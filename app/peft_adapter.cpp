@@ -6,6 +6,7 @@
 #include "app/import_hugging_face.hpp"
 #include "app/model_source.hpp"
 #include "app/peft_factor.hpp"
+#include "app/peft_ranks.hpp"
 #include "app/precision.hpp"
 #include "core/fence.hpp"
 #include "io/checkpoint.hpp"
@@ -14,7 +15,6 @@
 #include "io/json.hpp"
 #include "io/safetensors.hpp"
 #include "io/safetensors_writer.hpp"
-#include "io/text/regular_expression.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -31,19 +31,12 @@ namespace {
 constexpr const char* config_file = "adapter_config.json";
 constexpr const char* weights_name = "adapter_model";
 
-// What would be other mathematics if it were set. What `rank_pattern`, `target_modules` and
-// `target_parameters` say, the factors say too.
+// What would be other mathematics if it were set. What `target_modules` and `target_parameters`
+// say, the factors say too.
 constexpr const char* foreign_keys[] = {
     "use_dora",        "fan_in_fan_out",          "lora_bias",
     "modules_to_save", "layer_replication",       "use_qalora",
     "megatron_config", "trainable_token_indices", "alora_invocation_tokens"};
-
-// Absent, null, false or empty.
-bool is_unset(const Json* json) {
-  return json == nullptr || json->is_null() || (json->is_boolean() && !json->boolean("")) ||
-         (json->is_list() && json->list("").empty()) ||
-         (json->is_object() && json->object("").empty());
-}
 
 std::string weights_of(const std::string& folder) {
   return folder + "/" + weights_name + ".safetensors";
@@ -85,7 +78,7 @@ void check_config(const Json& config, const std::string& path) {
 
 // "model.layers.3.self_attn.q_proj" of each pair of factors, in the order of the model.
 std::vector<std::string> projections_in(const SafetensorsFile& file, const ModelConfig& model,
-                                        int rank) {
+                                        const PeftRanks& ranks) {
   std::set<std::string> left;
   for (const auto& [name, tensor] : file.tensors()) {
     left.insert(name);
@@ -106,10 +99,11 @@ std::vector<std::string> projections_in(const SafetensorsFile& file, const Model
           fmt::format("{}: has one factor of {} and not the other", file.path(), projection));
     }
     const bool stacked = weight_of(projection) == projection;
+    const int rank = ranks.of(projection);
     const std::int64_t rows = std::int64_t{rank} * (stacked ? model.layer.experts.experts : 1);
     const auto &ea = of_a->second.extents, &eb = of_b->second.extents;
     if (ea.size() != 2 || eb.size() != 2 || ea[0] != rows || eb[1] != rows) {
-      throw InputError(fmt::format("{}: {}: the factors are not of rank {}, which r says",
+      throw InputError(fmt::format("{}: {}: the factors are not of rank {}, which the config says",
                                    file.path(), projection, rank));
     }
     left.erase(a);
@@ -147,12 +141,27 @@ struct TakenFactor {
       throw InputError(file.path() + ": " + name + " is not there");
     }
     tensor = found->second;
-    check_extents(file, tensor, name, factor.extents);
-    format_of(tensor, name);  // refuses what is no floating-point number
+    const std::int64_t width = bytes_of(format_of(tensor, name));
+    const std::int64_t rank = rank_in(tensor, factor, adapters.rank);
+    std::vector<std::int64_t> wanted = factor.extents;
+    wanted[factor.rank_axis] = wanted[factor.rank_axis] / adapters.rank * rank;
+    check_extents(file, tensor, name, wanted);
     if (factor.experts_last) {
-      ordered = experts_first(row, tensor.bytes);
+      ordered = experts_first(row, tensor.bytes, width);
       tensor.bytes = ordered;
     }
+    if (rank < adapters.rank) {
+      ordered = raise_rank(tensor.bytes, factor.rows, rank, adapters.rank, factor.unit * width);
+      tensor.bytes = ordered;
+      tensor.extents = factor.extents;
+    }
+  }
+  // At most the rank of the run.
+  static std::int64_t rank_in(const SafeTensor& tensor, const PeftFactor& factor, int rank) {
+    const auto axis = static_cast<std::size_t>(factor.rank_axis);
+    const std::int64_t each = factor.extents[axis] / rank;  // experts, or 1
+    const std::int64_t own = axis < tensor.extents.size() ? tensor.extents[axis] / each : rank;
+    return std::clamp<std::int64_t>(own, 1, rank);
   }
   TakenFactor(const TakenFactor&) = delete;
   TakenFactor& operator=(const TakenFactor&) = delete;
@@ -170,53 +179,16 @@ void check_factors(const SafetensorsFile& file, const AdapterConfig& adapters, M
   }
 }
 
-// Each pattern matches last words of names, as PEFT has it.
-void check_alpha_pattern(const Json* patterns, const std::vector<std::string>& projections,
-                         const std::string& where) {
-  if (is_unset(patterns)) {
-    return;
-  }
-  for (const auto& [pattern, alpha] : patterns->object(where)) {
-    const RegularExpression expression("^(?:.*\\.)?(?:" + pattern + ")$", where);
-    RegularExpression::Matcher matcher(expression);
-    RegularExpression::Match match;
-    for (const std::string& projection : projections) {
-      if (matcher.find(projection, 0, match)) {
-        throw InputError(fmt::format("{}: {} has a scale of its own for {}, which is not supported",
-                                     where, pattern, projection));
-      }
-    }
-  }
-}
-
 }  // namespace
 
 AdapterConfig read_peft_config(const std::string& folder, const ModelConfig& model) {
   const std::string path = folder + "/" + config_file;
   const Json config = Json::read(path);
   check_config(config, path);
-  const auto where = [&](const char* key) { return path + ": " + key; };
-  const auto find = [&](const char* key) -> const Json& {
-    const Json* const json = config.find(key);
-    if (json == nullptr) {
-      throw InputError(where(key) + ": is not there");
-    }
-    return *json;
-  };
-  AdapterConfig adapters;
-  const std::int64_t rank = find("r").integer(where("r"));
-  if (rank < 1 || rank > std::numeric_limits<int>::max()) {
-    throw InputError(fmt::format("{} = {}: must be positive", where("r"), rank));
-  }
-  adapters.rank = static_cast<int>(rank);
-  adapters.alpha = find("lora_alpha").real(where("lora_alpha"));
-  const Json* const stabilised = config.find("use_rslora");
-  adapters.rank_stabilised =
-      stabilised != nullptr && !stabilised->is_null() && stabilised->boolean(where("use_rslora"));
+  const PeftRanks ranks(config, path);
   const SafetensorsFile file(weights_of(folder));
-  adapters.targets = projections_in(file, model, adapters.rank);
+  const AdapterConfig adapters = ranks.of_all(projections_in(file, model, ranks));
   check_factors(file, adapters, model);
-  check_alpha_pattern(config.find("alpha_pattern"), adapters.targets, where("alpha_pattern"));
   return adapters;
 }
 
@@ -366,7 +338,7 @@ struct ExportAdapterAs {
           whole.insert(whole.end(), bytes.begin(), bytes.end());
           const std::int64_t all = row.shard.global_elements() * size_of(row.type);
           if (begin + static_cast<std::int64_t>(bytes.size()) == all) {
-            writer.write(factor.name, 0, experts_last(row, whole));
+            writer.write(factor.name, 0, experts_last(row, whole, size_of(row.type)));
             whole.clear();
           }
         },

@@ -21,11 +21,13 @@
 // adapters too, those of `gate_up_proj` are of the layer inside of it.
 namespace qnext {
 
-/// A factor as the file has it.
+/// A factor as the file has it, of the rank of its row.
 struct PeftFactor {
   std::string name;
   std::vector<std::int64_t> extents;
-  bool experts_last;  // B of stacked experts
+  bool experts_last;        // B of stacked experts
+  int rank_axis;            // of the extents
+  std::int64_t rows, unit;  // the factor is (rows, rank, unit) as the row has it
 };
 
 PeftFactor peft_factor(const Parameter& row, const AdapterConfig& adapters);
@@ -40,8 +42,16 @@ inline constexpr const char* peft_mtp = "base_model.model.mtp.";
 std::string peft_prefix(const SafetensorsFile& file, const ModelConfig& model,
                         const std::string& projection);
 
-/// The numbers of B of stacked experts, (E, out, r), from (out, r, E), or back.
-std::vector<std::byte> experts_first(const Parameter& row, std::span<const std::byte> bytes);
-std::vector<std::byte> experts_last(const Parameter& row, std::span<const std::byte> bytes);
+/// The numbers of B of stacked experts, (E, out, r), from (out, r, E), or back. `width`: the bytes
+/// of one of them.
+std::vector<std::byte> experts_first(const Parameter& row, std::span<const std::byte> bytes,
+                                     std::int64_t width);
+std::vector<std::byte> experts_last(const Parameter& row, std::span<const std::byte> bytes,
+                                    std::int64_t width);
+
+/// (rows, from, unit bytes) with zeros up to (rows, to, unit bytes): the same adapter of a higher
+/// rank.
+std::vector<std::byte> raise_rank(std::span<const std::byte> bytes, std::int64_t rows,
+                                  std::int64_t from, std::int64_t to, std::int64_t unit_bytes);
 
 }  // namespace qnext

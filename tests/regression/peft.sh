@@ -52,6 +52,17 @@ cmp tensors_directly tensors_with_head || fail "the head's weight beside the ada
 cmp tensors_of_run tensors_directly && [ "$(wc -l <tensors_directly)" -gt 40 ] || fail "two ways to merge differ"
 cmp folder/tokenizer.json merged_directly/tokenizer.json
 
+# Adapters of several ranks are those of the highest with zeros behind them.
+python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" ranked ranks
+ranked=$(sum_of folder --adapter ranked --precision double)
+expect_status 0 tune fine_tune.lora.adapter=ranked run.steps=0 run.precision=double output.folder=ranked_run \
+  'optimizer.learning_rate={peak: 1e-3, schedule: constant}'
+expect_status 0 "$QNEXT" convert ranked_run ranked_merged
+python3 "$QNEXT_SOURCE/tests/regression/peft_folder.py" ranked folder ranked_merged ||
+  fail "the merged weights of several ranks are others"
+same_number "several ranks in a run" "$ranked" "$(sum_of ranked_run)" 0
+same_number "several ranks merged" "$ranked" "$(sum_of ranked_merged --precision double)" 1e-12
+
 # What was read is written, number by number, beside a config that says the same.
 expect_status 0 take output.folder=copied
 expect_status 0 "$QNEXT" convert copied copy --adapter-only
@@ -89,14 +100,18 @@ PYTHON
 refused peft_type '"IA3"' 'adapter_config.json: peft_type is "IA3", expected "LORA"'
 refused use_dora true 'adapter_config.json: use_dora = true: is not supported'
 refused alpha_pattern '{".*\\.gate_up_proj": 15}' \
-  'has a scale of its own for model.layers.1.mlp.experts.gate_up_proj'
+  'model.layers.1.mlp.experts.gate_up_proj has a scale of its own, 5 beside 2.5 of model.layers.0.linear_attn.in_proj_qkvz'
 refused alpha_pattern '{"q_pro.": 4}' \
-  'adapter_config.json: alpha_pattern: q_pro. has a scale of its own for model.layers.3.self_attn.q_proj'
+  'model.layers.3.self_attn.q_proj has a scale of its own, 1.3333333333333333 beside 2.5 of'
+refused rank_pattern '{"q_proj": 3, "q_pro.": 4}' \
+  'adapter_config.json: rank_pattern: two patterns with other numbers match model.layers.3.self_attn.q_proj'
+refused rank_pattern '{"q_proj": 0}' 'adapter_config.json: rank_pattern = 0: must be positive'
+refused rank_pattern '{"q_proj": 4}' 'model.layers.3.self_attn.q_proj: the factors are not of rank 4, which the config says'
 refused bias '"all"' 'adapter_config.json: bias = "all": is not supported, expected none'
 refused init_lora_weights '"pissa"' 'init_lora_weights = pissa: changes the weights of the base model and is not supported'
 refused r '"absent"' 'adapter_config.json: r: is not there'
 refused r 0 'adapter_config.json: r = 0: must be positive'
-refused r 4 'model.layers.0.linear_attn.in_proj_qkvz: the factors are not of rank 4, which r says'
+refused r 4 'model.layers.0.linear_attn.in_proj_qkvz: the factors are not of rank 4, which the config says'
 
 torn() {  # WAY MESSAGE: of adapter_model.safetensors
   rm -rf wrong

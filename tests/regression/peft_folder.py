@@ -2,6 +2,7 @@
 """Adapters in the form of PEFT for the model that chat_folder.sh makes, without PEFT.
 
     peft_folder.py FOLDER [half | foreign | wide | head | narrow_head]    writes one, with something wrong in it or not
+    peft_folder.py FOLDER ranks                      writes one whose projections are not of one rank
     peft_folder.py FOLDER OTHER                      do two say the same, number by number?
     peft_folder.py FOLDER BASE MERGED                is the model MERGED, in double, BASE with the adapter added?
 """
@@ -37,6 +38,9 @@ STACKED = {
     LAYERS + "2.mlp.experts": (2 * EXPERT_WIDTH, WIDTH),
     "mtp.layers.0.mlp.experts": (WIDTH, EXPERT_WIDTH),
 }
+# Those of another rank, whose scale is the same.
+RANKS = {LAYERS + "3.self_attn.o_proj": 1, LAYERS + "2.mlp.experts": 2 * RANK}
+RANK_PATTERN = {"3.self_attn.o_proj": 1, "layers.2.mlp.experts.gate_up_proj": 2 * RANK}
 # Those of mtp.* are named nowhere: PEFT has no such module.
 MODULES = [LAYERS + "0.linear_attn.in_proj_qkvz", LAYERS + "1.linear_attn.in_proj_ba",
            LAYERS + "2.linear_attn.out_proj", "self_attn.q_proj", "self_attn.o_proj", "lm_head"]
@@ -54,15 +58,22 @@ CONFIG = {
 
 def write(folder, wrong):
     folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+    ranks, config = {}, CONFIG
+    if wrong == "ranks":
+        ranks = RANKS
+        alphas = {name: ALPHA / RANK * rank for name, rank in RANK_PATTERN.items()}
+        config = CONFIG | {"rank_pattern": RANK_PATTERN, "alpha_pattern": alphas}
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     generator = random.Random(1)
     tensors = {}
     for projection, (out, width) in PROJECTIONS.items():
-        tensors[f"{PREFIX}{projection}.lora_A.weight"] = [RANK, width]
-        tensors[f"{PREFIX}{projection}.lora_B.weight"] = [out, RANK]
+        rank = ranks.get(projection, RANK)
+        tensors[f"{PREFIX}{projection}.lora_A.weight"] = [rank, width]
+        tensors[f"{PREFIX}{projection}.lora_B.weight"] = [out, rank]
     for projection, (out, width) in STACKED.items():
-        tensors[f"{PREFIX}{projection}.lora_A.weight"] = [EXPERTS * RANK, width]
-        tensors[f"{PREFIX}{projection}.lora_B.weight"] = [out, RANK * EXPERTS]
+        rank = ranks.get(projection, RANK)
+        tensors[f"{PREFIX}{projection}.lora_A.weight"] = [EXPERTS * rank, width]
+        tensors[f"{PREFIX}{projection}.lora_B.weight"] = [out, rank * EXPERTS]
     q_proj = PREFIX + LAYERS + "3.self_attn.q_proj"
     if wrong == "half":
         del tensors[q_proj + ".lora_B.weight"]
@@ -118,8 +129,9 @@ def pairs(factors):
     for projection, (out, _) in STACKED.items():
         a, b = of(projection)
         experts = projection.removesuffix(".base_layer")
+        rank = len(a) // EXPERTS
         for expert in range(EXPERTS):
-            own_a = a[expert * RANK:(expert + 1) * RANK]
+            own_a = a[expert * rank:(expert + 1) * rank]
             own_b = [row[expert::EXPERTS] for row in b]
             if out == WIDTH:
                 yield f"{experts}.{expert}.down_proj.weight", own_a, own_b
@@ -129,10 +141,10 @@ def pairs(factors):
 
 
 def check_merged(factors, base, merged):
-    """Sums of RANK products below 1 and the weight in double, each in another order."""
+    """Sums of at most 2 RANK products below 0.1 and the weight in double, each in another order."""
     changed = {}
     for name, a, b in pairs(factors):
-        changed[name] = [[w + ALPHA / RANK * sum(b[o][r] * a[r][i] for r in range(RANK)) for i, w in enumerate(row)]
+        changed[name] = [[w + ALPHA / RANK * sum(b[o][r] * a[r][i] for r in range(len(a))) for i, w in enumerate(row)]
                          for o, row in enumerate(matrix(base[name]))]
     for name, tensor in merged.items():
         if len(tensor[1]) != 2:
