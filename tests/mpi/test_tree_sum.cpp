@@ -63,11 +63,13 @@ void expect_tree(const std::vector<std::int64_t>& borders, std::int64_t bucket) 
   for (int buffer = 0; buffer < 3; ++buffer) {
     const auto sum = test::to_host(values[buffer]);
     std::vector<std::vector<double>> terms;
+    terms.reserve(ranks);
     for (int r = 0; r < ranks; ++r) {
       terms.push_back(term<Real>(r + buffer, count));
     }
     for (std::int64_t i = shards.begin(); i < shards.end(); ++i) {
       std::vector<Real> summands;
+      summands.reserve(ranks);
       for (int r = 0; r < ranks; ++r) {
         summands.push_back(static_cast<Real>(terms[r][i]));
       }
@@ -126,7 +128,8 @@ TEST(TreeSum, KeepsSumsOfOtherRanksApart) {
   const int first = all.rank() / 2 * 2;
   for (int turn = 0; turn < 4; ++turn) {
     const Shards& shards = turn % 2 == 0 ? pair : everyone;
-    const double expected = turn % 2 == 0 ? 2.0 * first + 3.0 : all.ranks() * (all.ranks() + 1) / 2;
+    const double expected =
+        turn % 2 == 0 ? 2.0 * first + 3.0 : all.ranks() * (all.ranks() + 1) / 2.0;
     const auto sum = test::to_host(values[turn]);
     for (std::int64_t i = shards.begin(); i < shards.end(); ++i) {
       ASSERT_EQ(sum[i], expected) << "turn " << turn << ", element " << i;
