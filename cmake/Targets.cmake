@@ -271,7 +271,9 @@ endfunction()
 # The same with several ranks of one thread each: the script calls the launcher in QNEXT_MPIRUN.
 function(qnext_mpi_deck_test name)
   qnext_deck_test(${name} TIMEOUT 900 ${ARGN})
-  set_tests_properties(
-    deck.${name} PROPERTIES LABELS mpi PROCESSORS 2 ENVIRONMENT
-                 "${QNEXT_TEST_ENVIRONMENT};OMP_NUM_THREADS=1;${QNEXT_MPI_ENVIRONMENT};QNEXT_MPIRUN=${MPIEXEC_EXECUTABLE}")
+  if(TEST deck.${name})
+    set_tests_properties(
+      deck.${name} PROPERTIES LABELS mpi PROCESSORS 2 ENVIRONMENT
+                   "${QNEXT_TEST_ENVIRONMENT};OMP_NUM_THREADS=1;${QNEXT_MPI_ENVIRONMENT};QNEXT_MPIRUN=${MPIEXEC_EXECUTABLE}")
+  endif()
 endfunction()
