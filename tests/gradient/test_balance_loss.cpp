@@ -19,12 +19,14 @@ class BalanceGradientOf : public testing::TestWithParam<BalanceLossConfig> {
   static constexpr int S = 3;
   static constexpr double scale = 0.7;
   const reference::ExpertsShape n{21, 16, 6, 2, 4, 0, true};
-  const BalanceLoss<double> loss{GetParam(), 2, n.E, n.K};
+  ParameterTable table;
+  const BalanceLoss<double> loss{GetParam(), 2, n.E, n.K, table};
   test::ExpertsLayer<double> first{n, S}, second{n, S};
   Arena arena;
   BalanceLoss<double>::Saved saved;
 
   BalanceGradientOf() {
+    table.lay_out();
     Arena plan;
     loss.reserve_saved(plan, {n.T, S, S});
     arena = Arena(plan.peak());
